@@ -1,0 +1,106 @@
+"""Random checkpoints of the real architecture in the real layouts: `python tests/checkpoints.py FOLDER` writes one."""
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, PreTrainedTokenizerFast
+
+from listcon_eval.model import ListConConfig, ListConModel, save_checkpoint
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# The common Chinese characters of Unicode's basic block by frequency would need a list; every eighth will do here.
+CHARACTERS = (
+    [chr(code) for code in range(0x4E00, 0x9FA6, 2)]
+    + [chr(code) for code in range(0x21, 0x7F) if chr(code) == chr(code).lower()]
+    + [f"##{chr(code)}" for code in range(0x61, 0x7B)]
+    + list("，。？！、：；“”（）《》0123456789")
+)
+
+
+def bert_tokenizer() -> PreTrainedTokenizerFast:
+    """A BERT WordPiece tokenizer (one token a Chinese character) as BERT-Chinese has it, over a small vocabulary."""
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*SPECIAL, *CHARACTERS]))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=512,
+    )
+
+
+def random_model(
+    *,
+    vocab_size: int,
+    seed: int = 0,
+    hidden: int = 64,
+    layers: int = 2,
+    heads: int = 4,
+    list_width: int = 96,
+    list_layers: int = 2,
+    feedforward: int = 128,
+) -> ListConModel:
+    """A random model whose scores are spread out: weights larger than a fresh BERT's, so that texts differ."""
+    torch.manual_seed(seed)
+    encoder = BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=512,
+        initializer_range=0.2 if hidden < 512 else 0.02,
+    )
+    model = ListConModel(ListConConfig(encoder, list_width, list_layers, feedforward))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("encoder."):
+                continue
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.1)
+            elif parameter.dim() > 1:
+                parameter.normal_(0, 1.5 / parameter.shape[1] ** 0.5)
+    return model.eval()
+
+
+def write_layout_1(folder: Path, **sizes: int) -> Path:
+    """Write a random checkpoint in layout 1 and return its folder."""
+    tokenizer = bert_tokenizer()
+    return save_checkpoint(random_model(vocab_size=len(tokenizer), **sizes), tokenizer, folder)
+
+
+def write_layout_2(folder: Path, *, encoder_prefix: str = "hf_model.", list_prefix: str = "", **sizes: int) -> Path:
+    """Write the checkpoint that `write_layout_1` writes for the same sizes in layout 2."""
+    tokenizer = bert_tokenizer()
+    model = random_model(vocab_size=len(tokenizer), **sizes)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    model.config.encoder.save_pretrained(folder)
+    tensors = {}
+    for key, value in model.state_dict().items():
+        if key.startswith("encoder."):
+            tensors[encoder_prefix + key.removeprefix("encoder.")] = value
+        elif key.startswith("linear_in_embedding."):
+            tensors[key] = value
+        else:
+            tensors[list_prefix + key] = value
+    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "model.safetensors")
+    return folder
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{write_layout_1(Path(sys.argv[1]))}\n")

@@ -1,0 +1,42 @@
+"""What the tests share: random checkpoints of the real architecture, made once a session."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoints import write_layout_1
+from listcon_eval import ListConRanker
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # the tests run in several processes
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random checkpoint in layout 1."""
+    return write_layout_1(tmp_path_factory.mktemp("checkpoint") / "tiny-random")
+
+
+@pytest.fixture(scope="session")
+def ranker(checkpoint_folder: Path) -> ListConRanker:
+    """That checkpoint, float32, on the CPU, ranking by logits."""
+    return ListConRanker.from_pretrained(checkpoint_folder, device="cpu", precision="precise")
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """The path of a file of real reranking data; skips the test where there is none."""
+
+    def find(name: str) -> Path:
+        path = DATA / name
+        if not path.exists():
+            pytest.skip(f"no {name}: the real data is not part of this repository")
+        return path
+
+    return find
