@@ -1,0 +1,160 @@
+"""From features to scores: conventional and iterative inference over many lists at once.
+
+Source: arXiv 2501.07111. Conventional inference scores all passages of a query as one list. Iterative inference
+ranks a long list from the tail: while more than 20 passages are alive, score them, and let the lowest fifth (at least
+10) leave with score + round. Where the published loop misbehaves (all scores equal, equal texts, one passage) this one
+does not: every passage keeps its own place, and equal texts get equal scores.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from listcon_eval.errors import ListconError
+from listcon_eval.inference.features import Budgets, FeatureStore
+from listcon_eval.inference.texts import IndexedList
+from listcon_eval.model import ListConModel
+from listcon_eval.progress import Phases, Progress
+from listcon_eval.records import Mode, Precision, RankedList
+
+LAST_ROUND_SIZE = 20
+SMALLEST_DROP = 10
+DROPPED_SHARE = 0.2
+
+
+class _Ranking:
+    """One list on its way through the rounds: which of its passages are alive, and how the others left."""
+
+    def __init__(self, source: IndexedList) -> None:
+        self.source = source
+        self.alive = np.arange(len(source.passages))
+        self.scores = np.empty(len(source.passages), dtype=np.float64)
+        self.rounds = np.zeros(len(source.passages), dtype=np.int64)
+
+    def finish_round(self, number: int, keys: NDArray[np.floating], scores: NDArray[np.float64], mode: Mode) -> None:
+        """Let passages leave: the tail of a long list, everything of a short one.
+
+        Args:
+            number: the round's number.
+            keys: what ranks the alive passages, (alive,).
+            scores: their scores, (alive,).
+            mode: the inference mode.
+        """
+        if self.source.first is not None:
+            # Equal texts have equal features, but a row of a matrix product may round by its place in the batch.
+            same = np.searchsorted(self.alive, self.source.first[self.alive])
+            keys, scores = keys[same], scores[same]
+        leaving = np.ones(len(self.alive), dtype=bool)
+        if mode == "iterative" and len(self.alive) > LAST_ROUND_SIZE:
+            count = max(SMALLEST_DROP, math.ceil(DROPPED_SHARE * len(self.alive)))
+            leaving = keys <= np.partition(keys, count - 1)[count - 1]
+        self.scores[self.alive[leaving]] = scores[leaving] + number
+        self.rounds[self.alive[leaving]] = number
+        self.alive = self.alive[~leaving]
+
+
+@torch.inference_mode()
+def rank_features(
+    model: ListConModel,
+    store: FeatureStore,
+    lists: Sequence[IndexedList],
+    *,
+    mode: Mode,
+    precision: Precision,
+    budgets: Budgets,
+    phases: Phases,
+    progress: Progress,
+) -> list[RankedList]:
+    """Rank lists whose texts' features are known; rounds of many lists run together.
+
+    Args:
+        model: the model, on its device and in its precision.
+        store: the features of the texts.
+        lists: the lists over those texts.
+        mode: conventional or iterative inference.
+        precision: "published" ranks by the sigmoid in the model's own precision; "precise" by the float32 logit, its
+            sigmoid taken in float64.
+        budgets: what may be held at once.
+        phases: the seconds of "list" are added here.
+        progress: told of passages that have their final score.
+
+    Returns:
+        One `RankedList` a list, in their order.
+
+    Raises:
+        ListconError: when a score is not a number, naming the query.
+    """
+    rankings = [_Ranking(source) for source in lists]
+    active = rankings
+    total = sum(len(source.passages) for source in lists)
+    number = 0
+    with phases.measured("list"):
+        while active:
+            active = sorted(active, key=lambda ranking: len(ranking.alive))
+            values = _score_round(model, store, active, precision, budgets)
+            start = 0
+            for ranking in active:
+                keys = values[start : start + len(ranking.alive)]
+                start += len(ranking.alive)
+                if np.isnan(keys).any():
+                    raise _not_a_number(model, ranking, keys)
+                scores = keys.astype(np.float64)
+                ranking.finish_round(number, keys, _sigmoid(scores) if precision == "precise" else scores, mode)
+            active = [ranking for ranking in active if len(ranking.alive)]
+            number += 1
+            progress("list", total - sum(len(ranking.alive) for ranking in active), total)
+    return [RankedList(tuple(ranking.scores.tolist()), tuple(ranking.rounds.tolist())) for ranking in rankings]
+
+
+def _score_round(
+    model: ListConModel,
+    store: FeatureStore,
+    active: Sequence[_Ranking],
+    precision: Precision,
+    budgets: Budgets,
+) -> NDArray[np.floating]:
+    """What ranks the alive passages of every list, one after the other: logits if precise, else scores."""
+    parts = []
+    for batch in _batches(active, budgets.rows):
+        longest = len(batch[-1].alive)
+        indices = np.empty((len(batch), 1 + longest), dtype=np.int64)
+        valid = np.zeros((len(batch), 1 + longest), dtype=bool)
+        for row, ranking in enumerate(batch):
+            alive = len(ranking.alive)
+            indices[row] = ranking.source.query  # in row 0 as itself, in the rest as padding that is masked
+            indices[row, 1 : 1 + alive] = ranking.source.passages[ranking.alive]
+            valid[row, : 1 + alive] = True
+        mask = torch.from_numpy(valid).to(store.device)
+        logits = model.logits(store.get(indices), mask)  # (B, P)
+        parts.append((logits if precision == "precise" else torch.sigmoid(logits))[mask[:, 1:]])
+    values: NDArray[np.floating] = torch.cat(parts).cpu().numpy()  # the only copy from the device in a round
+    return values
+
+
+def _batches(active: Sequence[_Ranking], rows: int) -> Iterator[Sequence[_Ranking]]:
+    """Cut lists, sorted by size, into batches of at most `rows` padded rows (or of a single list)."""
+    start = 0
+    for end in range(1, len(active) + 1):
+        if end == len(active) or (1 + len(active[end].alive)) * (end + 1 - start) > rows:
+            yield active[start:end]
+            start = end
+
+
+def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logistic function in float64, on the side where the exponential does not overflow."""
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1.0, small) / (1.0 + small)
+
+
+def _not_a_number(model: ListConModel, ranking: _Ranking, keys: NDArray[np.floating]) -> ListconError:
+    bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
+    if bad:
+        cause = f"the model's weights are not finite: {', '.join(bad[:5])}{' and more' if len(bad) > 5 else ''}"
+    else:
+        cause = "the weights are finite, so a value overflowed on the way: try the precision 'precise'"
+    return ListconError(
+        f"{ranking.source.name}: {int(np.isnan(keys).sum())} of {len(keys)} scores are not a number; {cause}"
+    )
