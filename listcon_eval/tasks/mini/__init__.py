@@ -1,0 +1,1 @@
+"""The mini benchmark: four small reranking tasks of original Chinese text, packaged as data."""
