@@ -1,0 +1,1 @@
+"""The ranker in other people's protocols."""

@@ -1,0 +1,92 @@
+"""What every command shares: where words go, how progress looks, and how mistakes end."""
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from listcon_eval.errors import CheckFailedError, ListconError
+from listcon_eval.progress import Progress as Report
+from listcon_eval.progress import no_progress
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+CHECK_FAILED, UNUSABLE_INPUT, INTERRUPTED = 1, 2, 130
+_UNITS = {"encode": "encoding texts", "list": "ranking passages"}
+
+notes = Console(stderr=True, highlight=False)
+"""Where words about the work go; results go to standard output."""
+
+
+def say(text: str = "") -> None:
+    """Print a result."""
+    typer.echo(text)
+
+
+def ends_well(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn this package's errors into one message and an exit code: 2 for unusable input, 1 for a failed check."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except ListconError as error:
+            notes.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+            raise typer.Exit(CHECK_FAILED if isinstance(error, CheckFailedError) else UNUSABLE_INPUT) from error
+        except KeyboardInterrupt as error:
+            notes.print("interrupted: results of finished tasks are kept")
+            raise typer.Exit(INTERRUPTED) from error
+
+    return wrapped
+
+
+def set_up_logging(quiet: bool) -> None:
+    """Send warnings of this package to standard error; mteb's and the hub's own chatter stays away."""
+    handler = RichHandler(console=notes, show_time=False, show_path=False, show_level=False)
+    package = logging.getLogger("listcon_eval")
+    package.handlers = [handler]
+    package.setLevel(logging.ERROR if quiet else logging.WARNING)
+    package.propagate = False
+    logging.getLogger("mteb").setLevel(logging.ERROR)
+
+
+@contextmanager
+def progress_shown(quiet: bool) -> Iterator[Report]:
+    """A progress bar on standard error, or none when it is not a terminal or `quiet` is set."""
+    if quiet or not sys.stderr.isatty():
+        yield no_progress
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=notes, transient=True) as bars:
+        shown: dict[str, TaskID] = {}
+
+        def report(phase: str, done: int, total: int) -> None:
+            if phase not in shown:
+                shown[phase] = bars.add_task(_UNITS.get(phase, phase), total=total)
+            bars.update(shown[phase], completed=done, total=total)
+            if done >= total:
+                bars.remove_task(shown.pop(phase))
+
+        yield report

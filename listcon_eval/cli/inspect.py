@@ -1,0 +1,87 @@
+"""`listcon-eval table` and `listcon-eval tasks`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from tabulate import tabulate
+
+from listcon_eval.cli.console import ends_well, say
+from listcon_eval.errors import ListconError
+
+Style = Annotated[
+    Literal["terminal", "markdown"], typer.Option("--format", help="A table for the terminal, or Markdown.")
+]
+_TABULATE = {"terminal": "simple", "markdown": "github"}
+
+
+@ends_well
+def table(
+    results: Annotated[Path, typer.Argument(help="The folder that `run --output` named.")] = Path("results"),
+    published: Annotated[
+        bool,
+        typer.Option("--published", help="Put the model card's figures, marked as published, beside them."),
+    ] = False,
+    measure: Annotated[
+        str, typer.Option("--measure", help="cmteb:map, cmteb:mrr_10, mteb:map_at_1000, ...")
+    ] = "cmteb:map",
+    style: Style = "terminal",
+) -> None:
+    """Print the comparison table of the results on disk.
+
+    Examples:
+      listcon-eval table --published
+
+      listcon-eval table my-output --measure mteb:map_at_1000 --format markdown
+    """
+    from listcon_eval.measures import Measure
+    from listcon_eval.reports import comparison
+    from listcon_eval.reports.table import MAP
+    from listcon_eval.runs import find_runs, results_folder
+    from listcon_eval.tasks import OFFICIAL
+
+    wanted = Measure.parse(measure)
+    if published and wanted != MAP:
+        raise ListconError(f"--published has figures for {MAP} only, not for {wanted}: leave one of the two out")
+    runs = list(find_runs(results)) if results_folder(results).is_dir() or not published else []
+    tables = comparison(runs, measure=wanted, with_published=published, official_order=[task.name for task in OFFICIAL])
+    if not tables:
+        raise ListconError(
+            f"no runs under {results_folder(results)}: `listcon-eval run --output {results}` writes them"
+        )
+    for shown in tables:
+        say(f"{shown.render(_TABULATE[style])}\n")
+
+
+@ends_well
+def tasks(style: Style = "terminal") -> None:
+    """List the tasks that `run --tasks` knows, with the shape of their data.
+
+    Examples:
+      listcon-eval tasks
+
+      listcon-eval tasks --format markdown
+    """
+    from listcon_eval.tasks import MINI, list_tasks, mini_task
+
+    headers = ("Task", "Also known as", "Split", "Data set", "Queries", "Documents", "Candidates a query")
+    rows = [
+        (
+            task.name,
+            ", ".join(task.aliases),
+            task.split,
+            f"{task.dataset}@{task.revision[:8]}",
+            task.queries,
+            task.documents,
+            f"{task.fewest_candidates} to {task.most_candidates}, mean {task.mean_candidates:.1f}",
+        )
+        for task in list_tasks()
+    ]
+    say(tabulate(rows, headers=headers, tablefmt=_TABULATE[style]))
+    say("\nPackaged mini benchmark (no official tasks; all of them: --tasks mini)\n")
+    mini = []
+    for name in MINI:
+        task = mini_task(name)
+        sizes = [len(row.passages) for row in task.candidate_lists()]
+        mini.append((name, len(sizes), sum(sizes), f"{min(sizes)} to {max(sizes)}, mean {sum(sizes) / len(sizes):.1f}"))
+    say(tabulate(mini, headers=(headers[0], *headers[4:]), tablefmt=_TABULATE[style]))

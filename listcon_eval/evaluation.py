@@ -1,0 +1,200 @@
+"""The main job, whole: a checkpoint and tasks go in; scores, result files and records for the tables come out.
+
+Both reproduction scripts and `listcon-eval run` call `evaluate`.
+"""
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from listcon_eval.errors import ListconError
+from listcon_eval.files import check_writable
+from listcon_eval.progress import Phases, Progress, no_progress
+from listcon_eval.records import CandidateList, Mode, Precision, ScoredList
+from listcon_eval.runs import RunRecord
+from listcon_eval.tasks import Task
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate.
+
+    Attributes:
+        model: a checkpoint folder or hub id.
+        tasks: the tasks, loaded or not.
+        modes: the inference modes; several share one encoding of a task's texts.
+        output: the folder for results: one named `results`, or the one to make it in.
+        revision: the hub revision of the model.
+        device: the device; the best there is when None.
+        precision: "published" or "precise".
+        max_length: tokens a text is cut to.
+    """
+
+    model: str
+    tasks: Sequence[Task]
+    modes: Sequence[Mode]
+    output: Path
+    revision: str | None = None
+    device: str | None = None
+    precision: Precision = "published"
+    max_length: int = 512
+
+
+def evaluate(
+    request: Request,
+    *,
+    progress: Progress = no_progress,
+    announce: Callable[[str], None] = lambda _: None,
+) -> list[RunRecord]:
+    """Evaluate a ListConRanker on tasks in one or both modes, and write every result as soon as it is there.
+
+    Args:
+        request: what to evaluate.
+        progress: told of texts encoded and passages ranked.
+        announce: told in words what starts.
+
+    Returns:
+        One record a task and mode, in that order.
+
+    Raises:
+        ListconError: when a task's data or the model cannot be loaded, the output cannot be written to, or scoring
+            fails.
+    """
+    from listcon_eval.adapters.mteb import ListConSearch
+    from listcon_eval.inference import ListConRanker
+
+    check_writable(request.output)
+    phases = Phases()
+    for task in request.tasks:  # all of them before the long work: a missing one should not show at the end
+        announce(f"loading {task.name} from {task.location}")
+        with phases.measured("data"):
+            task.load()
+    announce(f"loading the model {request.model}")
+    ranker = ListConRanker.from_pretrained(
+        request.model,
+        revision=request.revision,
+        device=request.device,
+        precision=request.precision,
+        max_length=request.max_length,
+    )
+    search = ListConSearch(ranker, progress=progress)
+    records = []
+    for task in request.tasks:
+        for mode in request.modes:
+            announce(f"{task.name}, {mode} inference, precision {request.precision}, on {ranker.device}")
+            records.append(_evaluate_task(task, search, mode, request.output))
+    return records
+
+
+def _evaluate_task(task: Task, search: Any, mode: Mode, output: Path) -> RunRecord:  # noqa: ANN401 - a lazy import's type
+    """Run one task in one mode through mteb, measure it in both protocols, and write the files."""
+    import mteb
+
+    from listcon_eval import runs
+    from listcon_eval.measures import cmteb, mteb_protocol
+
+    ranker = search.ranker
+    phases: Phases = ranker.phases
+    before = dict(phases.seconds)
+    search.mode = mode
+    meta = search.mteb_model_meta
+    result = mteb.evaluate(
+        search, task.mteb_task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs={}
+    ).task_results[0]
+
+    with phases.measured("measure"):
+        lists = task.candidate_lists()
+        scored = [_in_order_of(row, entry) for row, entry in zip(lists, search.scored, strict=True)]
+        card = cmteb.evaluate(lists, scored, mode)
+        leaderboard = mteb_protocol.evaluate(task.qrels(), mteb_protocol.run_of(scored))
+    reported = result.scores[task.split][0]["map_at_1000"]
+    if abs(reported - leaderboard.means["map_at_1000"]) > 1e-5:  # mteb rounds to five digits
+        raise ListconError(
+            f"{task.name}: mteb reports map_at_1000 {reported}, its per-query values average to "
+            f"{leaderboard.means['map_at_1000']}: a fault of this package or of mteb {mteb.__version__}; report it"
+        )
+
+    settings = {**dict(meta.experiment_kwargs or {}), "max_length": ranker.max_length}
+    device = runs.device_name(str(ranker.device))
+    record = RunRecord(
+        folder=runs.run_folder(output, meta, task.name),
+        task=task.name,
+        is_official=task.is_official,
+        model=str(meta.name),
+        model_revision=str(meta.revision),
+        mode=mode,
+        precision=ranker.precision,
+        queries=len(lists),
+        cmteb=card.means,
+        mteb=leaderboard.means,
+        signature=runs.signature(
+            task=task.name,
+            data_revision=task.revision,
+            model=str(meta.name),
+            model_revision=str(meta.revision),
+            settings=settings,
+            device=device,
+        ),
+    )
+    runs.write_mteb_result(output, result, meta, settings)
+    git = runs.git_state()
+    runs.write_run(
+        record,
+        lists=lists,
+        scored=scored,
+        labels=[cmteb.labels(row, mode) for row in lists],
+        per_query={
+            row.query_id: {"cmteb": card.per_query[row.query_id], "mteb": leaderboard.per_query[row.query_id]}
+            for row in lists
+        },
+        qrels=task.qrels(),
+        provenance={
+            "signature": record.signature,
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "model": {
+                "name": meta.name,
+                "revision": meta.revision,
+                "location": str(ranker.checkpoint.source.folder),
+                "weights_sha256": ranker.checkpoint.weights_sha256,
+                "layout": ranker.checkpoint.layout,
+                "ignored_keys": list(ranker.checkpoint.ignored),
+            },
+            "data": {
+                "task": task.name,
+                "split": task.split,
+                "revision": task.revision,
+                "content": task.content,
+                "source": task.source,
+                "location": task.location,
+                "is_official": task.is_official,
+            },
+            "settings": settings,
+            "weights_dtype": str(ranker.model.linear_in_embedding.weight.dtype).removeprefix("torch."),
+            "ties": runs.TIE_RULES,
+            "versions": runs.package_versions(),
+            "device": device,
+            "git": git._asdict() if git else None,
+            "seconds": {
+                "load": round(phases.seconds["load"], 3),
+                **{
+                    phase: round(phases.seconds.get(phase, 0.0) - before.get(phase, 0.0), 3)
+                    for phase in ("tokenise", "encode", "list", "measure")
+                },
+            },
+        },
+    )
+    return record
+
+
+def _in_order_of(candidates: CandidateList, entry: ScoredList) -> ScoredList:
+    """The scores in the order of the candidate list: mteb hands candidates over in the data's order."""
+    places = {doc_id: place for place, doc_id in enumerate(entry.doc_ids)}
+    order = [places[doc_id] for doc_id in candidates.doc_ids]
+    return ScoredList(
+        entry.query_id,
+        candidates.doc_ids,
+        tuple(entry.scores[place] for place in order),
+        tuple(entry.rounds[place] for place in order),
+    )
