@@ -15,7 +15,7 @@ from listcon_eval.errors import ListconError
 from listcon_eval.inference import EncodedLists, ListConRanker
 from listcon_eval.model import PUBLISHED_ID
 from listcon_eval.progress import Progress, no_progress
-from listcon_eval.records import CandidateList, Mode, Precision, ScoredList
+from listcon_eval.records import CandidateList, Mode, ScoredList
 from listcon_eval.tasks import candidate_lists
 
 if TYPE_CHECKING:
@@ -97,22 +97,6 @@ class ListConSearch:
         return {row.query_id: dict(zip(row.doc_ids, row.scores, strict=True)) for row in self.scored}
 
 
-def load_search(
-    model_name: str,
-    revision: str | None = None,
-    device: str | None = None,
-    mode: Mode = "iterative",
-    precision: Precision = "published",
-    max_length: int = DEFAULT_MAX_LENGTH,
-    **_: object,
-) -> ListConSearch:
-    """Load a ranker for mteb: the loader that this package's `ModelMeta` names."""
-    ranker = ListConRanker.from_pretrained(
-        model_name, revision=revision, device=device, precision=precision, max_length=max_length
-    )
-    return ListConSearch(ranker, mode)
-
-
 def model_meta(ranker: ListConRanker, mode: Mode) -> ModelMeta:
     """Mteb's metadata of a ranker in one mode; for the published model on top of what mteb's registry says of it."""
     source = ranker.checkpoint.source
@@ -120,8 +104,8 @@ def model_meta(ranker: ListConRanker, mode: Mode) -> ModelMeta:
     if ranker.max_length != DEFAULT_MAX_LENGTH:
         settings["max_length"] = ranker.max_length
     own: dict[str, Any] = {
-        "loader": load_search,
-        "loader_kwargs": dict(settings),
+        "loader": None,  # mteb's own loader of this model does not run, and did not make these numbers
+        "loader_kwargs": {},
         "experiment_kwargs": settings,
         "revision": source.revision or f"sha256-{ranker.checkpoint.weights_sha256[:40]}",
     }

@@ -97,8 +97,7 @@ def _print_summary(records: Sequence[RunRecord]) -> None:
         for table in comparison(records, measure=measure, official_order=[task.name for task in OFFICIAL]):
             say(f"{table.render()}\n")
     for record in records:
-        say(f"{record.signature}")
+        say(record.signature)
     say()
-    for record in records:
-        say(f"{record.result_json}")
-        say(f"{record.folder}")
+    for folder in dict.fromkeys(record.folder.parent for record in records):
+        say(str(folder))

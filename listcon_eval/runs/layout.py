@@ -70,11 +70,6 @@ class RunRecord:
         """The content of `metrics.json`."""
         return {name: value for name, value in self.__dict__.items() if name != "folder"}
 
-    @property
-    def result_json(self) -> Path:
-        """Mteb's file of this run."""
-        return self.folder.with_name(f"{self.folder.name}.json")
-
 
 def read_run(folder: Path) -> RunRecord:
     """Read the numbers of a run from its folder.

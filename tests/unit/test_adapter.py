@@ -1,0 +1,143 @@
+"""The ranker as a model of mteb: picked up by `mteb.evaluate`, every query returned, modes kept apart."""
+
+from pathlib import Path
+from typing import Any
+
+import mteb
+import pytest
+import torch
+from datasets import Dataset
+from mteb.models import CrossEncoderProtocol, SearchProtocol
+
+from listcon_eval import ListConRanker
+from listcon_eval.adapters.mteb import ListConSearch
+from listcon_eval.errors import ListconError
+from listcon_eval.tasks import local_task
+from texts import random_list
+
+SIZES = {"one": 1, "two": 2, "long": 1002, "short": 25}
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict[str, Any]:
+    """Lists of 1 to 1002 candidates; two queries of one text; equal documents; a query without candidates."""
+    corpus, queries, top_ranked = [], [], {}
+    for seed, (query_id, size) in enumerate(SIZES.items()):
+        query, *passages = random_list(size, seed=seed, longest=12)
+        queries.append({"id": query_id, "text": query})
+        top_ranked[query_id] = [f"{query_id}-{place}" for place in range(size)]
+        corpus += [
+            {"id": doc_id, "text": text, "title": ""}
+            for doc_id, text in zip(top_ranked[query_id], passages, strict=True)
+        ]
+    corpus.append({"id": "copy", "text": corpus[3]["text"], "title": ""})
+    queries.append({"id": "again", "text": queries[2]["text"]})
+    top_ranked["again"] = ["long-0", "copy", "long-0", "short-3"]
+    queries.append({"id": "absent", "text": "没有候选"})
+    return {"corpus": Dataset.from_list(corpus), "queries": Dataset.from_list(queries), "top_ranked": top_ranked}
+
+
+def search(ranker: ListConRanker, parts: dict[str, Any], mode: str = "iterative") -> dict[str, dict[str, float]]:
+    model = ListConSearch(ranker, mode)  # type: ignore[arg-type]
+    metadata = mteb.get_task("T2Reranking").metadata
+    common: dict[str, Any] = {
+        "task_metadata": metadata,
+        "hf_split": "dev",
+        "hf_subset": "default",
+        "encode_kwargs": {},
+        "num_proc": None,
+    }
+    model.index(parts["corpus"], **common)
+    return model.search(parts["queries"], top_k=1000, top_ranked=parts["top_ranked"], **common)
+
+
+def test_mteb_takes_it_for_a_search_model_and_for_nothing_else(ranker: ListConRanker) -> None:
+    model = ListConSearch(ranker)
+    assert isinstance(model, SearchProtocol)
+    assert not isinstance(model, CrossEncoderProtocol)
+    assert not hasattr(model, "predict")
+
+
+@pytest.mark.parametrize("mode", ["conventional", "iterative"])
+def test_every_query_comes_back_with_all_its_candidates(
+    ranker: ListConRanker, parts: dict[str, Any], mode: str
+) -> None:
+    found = search(ranker, parts, mode)
+    assert {query_id: len(scores) for query_id, scores in found.items()} == {**SIZES, "again": 3, "absent": 0}
+    assert all(type(score) is float for scores in found.values() for score in scores.values())
+
+
+def test_queries_of_one_text_keep_their_own_lists(ranker: ListConRanker, parts: dict[str, Any]) -> None:
+    found = search(ranker, parts, "conventional")
+    texts = dict(zip(parts["corpus"]["id"], parts["corpus"]["text"], strict=True))
+    query = parts["queries"][2]["text"]
+    passages = [texts[doc_id] for doc_id in parts["top_ranked"]["again"]]
+    alone = dict(zip(parts["top_ranked"]["again"], ranker.compute_score([[query, *passages]])[0], strict=True))
+    assert found["again"] == pytest.approx(alone, abs=1e-5)
+    assert found["again"]["copy"] == found["again"]["long-0"]
+
+
+def test_a_score_that_is_no_number_names_task_and_query(ranker: ListConRanker, parts: dict[str, Any]) -> None:
+    bias = ranker.model.linear_score1.bias
+    kept = bias.detach().clone()
+    try:
+        with torch.no_grad():
+            bias.fill_(float("nan"))
+        with pytest.raises(ListconError, match="T2Reranking, query one: 1 of 1 scores are not a number"):
+            search(ranker, parts)
+    finally:
+        with torch.no_grad():
+            bias.copy_(kept)
+
+
+def test_a_task_without_candidate_lists_is_refused(ranker: ListConRanker, parts: dict[str, Any]) -> None:
+    with pytest.raises(ListconError, match="no candidate lists"):
+        search(ranker, {**parts, "top_ranked": None})
+
+
+def test_the_second_mode_encodes_nothing_again(ranker: ListConRanker, tmp_path: Path) -> None:
+    query, *passages = random_list(30, seed=8)
+    (tmp_path / "own.jsonl").write_text(
+        f'{{"query": "{query}", "positive": ["{passages[0]}"], "negative": ["{passages[1]}", "{passages[2]}"]}}\n',
+        encoding="utf-8",
+    )
+    task = local_task(tmp_path / "own.jsonl")
+    told: list[tuple[str, int, int]] = []
+    model = ListConSearch(ranker, progress=lambda *row: told.append(row))
+    for mode in ("conventional", "iterative", "conventional"):
+        model.mode = mode
+        mteb.evaluate(model, task.mteb_task, cache=None, show_progress_bar=False)
+    assert [row for row in told if row[0] == "encode"] == [("encode", 4, 4)]
+    assert [row for row in told if row[0] == "list"] == [("list", 3, 3)] * 3
+
+
+def test_two_modes_and_two_precisions_have_four_experiment_names(checkpoint_folder: Path) -> None:
+    names = set()
+    for precision in ("published", "precise"):
+        ranker = ListConRanker.from_pretrained(checkpoint_folder, precision=precision)
+        names |= {ListConSearch(ranker, mode).mteb_model_meta.experiment_name for mode in ("conventional", "iterative")}
+    assert len(names) == 4
+    assert "mode_iterative__precision_precise" in names
+
+
+def test_a_short_max_length_is_part_of_the_name(checkpoint_folder: Path) -> None:
+    ranker = ListConRanker.from_pretrained(checkpoint_folder, max_length=64)
+    assert "max_length_64" in str(ListConSearch(ranker).mteb_model_meta.experiment_name)
+
+
+def test_the_metadata_says_which_weights_they_are(checkpoint_folder: Path) -> None:
+    ranker = ListConRanker.from_pretrained(checkpoint_folder)
+    meta = ListConSearch(ranker).mteb_model_meta
+    assert meta.name == "local/tiny-random"
+    assert meta.revision == f"sha256-{ranker.checkpoint.weights_sha256[:40]}"
+    assert meta.n_parameters == sum(parameter.numel() for parameter in ranker.model.parameters())
+
+
+def test_the_published_model_keeps_what_mteb_knows_of_it(checkpoint_folder: Path) -> None:
+    ranker = ListConRanker.from_pretrained(checkpoint_folder)
+    source = ranker.checkpoint.source._replace(hub_id="ByteDance/ListConRanker", revision="2852d459")
+    object.__setattr__(ranker.checkpoint, "source", source)
+    meta = ListConSearch(ranker).mteb_model_meta
+    assert (meta.name, meta.revision) == ("ByteDance/ListConRanker", "2852d459")
+    assert meta.training_datasets is not None
+    assert "T2Reranking" in meta.training_datasets
