@@ -7,14 +7,21 @@ import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from listcon_eval import runs
 from listcon_eval.errors import ListconError
 from listcon_eval.files import check_writable
 from listcon_eval.progress import Phases, Progress, no_progress
 from listcon_eval.records import CandidateList, Mode, Precision, ScoredList
 from listcon_eval.runs import RunRecord
 from listcon_eval.tasks import Task
+
+if TYPE_CHECKING:
+    from listcon_eval.adapters.mteb import ListConSearch
+
+_DECISIVE_PACKAGES = ("torch", "transformers", "tokenizers", "mteb")
+_PHASES = ("tokenise", "encode", "list", "measure")
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Request:
         device: the device; the best there is when None.
         precision: "published" or "precise".
         max_length: tokens a text is cut to.
+        fresh: whether to compute anew what earlier starts have finished.
+        keep_going: whether a query that cannot be ranked is written down and passed over, instead of ending the run.
     """
 
     model: str
@@ -40,6 +49,22 @@ class Request:
     device: str | None = None
     precision: Precision = "published"
     max_length: int = 512
+    fresh: bool = False
+    keep_going: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation came to.
+
+    Attributes:
+        records: the numbers, one record a task and mode.
+        failures: with `keep_going`: what was wrong with queries that could not be ranked, by the folder where it is
+            written down. Their task and mode has no record.
+    """
+
+    records: list[RunRecord]
+    failures: dict[Path, dict[str, str]]
 
 
 def evaluate(
@@ -47,30 +72,27 @@ def evaluate(
     *,
     progress: Progress = no_progress,
     announce: Callable[[str], None] = lambda _: None,
-) -> list[RunRecord]:
+) -> Outcome:
     """Evaluate a ListConRanker on tasks in one or both modes, and write every result as soon as it is there.
+
+    A start that was cut off is gone on with: finished tasks are read, finished chunks are loaded.
 
     Args:
         request: what to evaluate.
         progress: told of texts encoded and passages ranked.
         announce: told in words what starts.
 
-    Returns:
-        One record a task and mode, in that order.
-
     Raises:
-        ListconError: when a task's data or the model cannot be loaded, the output cannot be written to, or scoring
-            fails.
+        ListconError: when a task's data or the model cannot be loaded, the output cannot be written to, another
+            process is at work on the same run, a finished run's file is not as it was written, or scoring fails.
     """
     from listcon_eval.adapters.mteb import ListConSearch
     from listcon_eval.inference import ListConRanker
 
     check_writable(request.output)
-    phases = Phases()
     for task in request.tasks:  # all of them before the long work: a missing one should not show at the end
         announce(f"loading {task.name} from {task.location}")
-        with phases.measured("data"):
-            task.load()
+        task.load()
     announce(f"loading the model {request.model}")
     ranker = ListConRanker.from_pretrained(
         request.model,
@@ -80,25 +102,70 @@ def evaluate(
         max_length=request.max_length,
     )
     search = ListConSearch(ranker, progress=progress)
-    records = []
+    search.keep_going = request.keep_going
+    outcome = Outcome([], {})
     for task in request.tasks:
-        for mode in request.modes:
-            announce(f"{task.name}, {mode} inference, precision {request.precision}, on {ranker.device}")
-            records.append(_evaluate_task(task, search, mode, request.output))
-    return records
+        _evaluate_task(task, search, request, outcome, announce)
+    return outcome
 
 
-def _evaluate_task(task: Task, search: Any, mode: Mode, output: Path) -> RunRecord:  # noqa: ANN401 - a lazy import's type
+def _evaluate_task(
+    task: Task, search: "ListConSearch", request: Request, outcome: Outcome, announce: Callable[[str], None]
+) -> None:
+    """Run the modes of one task that are not finished yet, and add all of them to the outcome."""
+    from listcon_eval.adapters.mteb import QueriesFailedError
+
+    key = _key_of(task, search)
+    folders = {}
+    for mode in request.modes:
+        search.mode = mode
+        folders[mode] = runs.run_folder(request.output, search.mteb_model_meta, task.name)
+    revision_folder = next(iter(folders.values())).parents[2]
+    with runs.at_work(revision_folder, task.name, key, fresh=request.fresh) as work:
+        search.journal = work
+        for mode, folder in folders.items():
+            if not request.fresh and runs.is_finished(folder, key):
+                announce(f"{task.name}, {mode} inference: finished before, in {folder}")
+                outcome.records.append(runs.read_run(folder))
+                continue
+            announce(f"{task.name}, {mode} inference, precision {request.precision}, on {search.ranker.device}")
+            search.mode = mode
+            runs.clear_leftovers(folder)
+            try:
+                outcome.records.append(_run(task, search, folder, request.output, key, work))
+            except QueriesFailedError as error:
+                failed = runs.write_failures(folder, error.failures, error.scored)
+                outcome.failures[failed] = error.failures
+
+
+def _key_of(task: Task, search: "ListConSearch") -> str:
+    """The key of everything that changes the answer on a task, the mode apart: both modes share their features."""
+    ranker = search.ranker
+    return runs.run_key(
+        {
+            "weights": ranker.checkpoint.weights_sha256,
+            "task": task.name,
+            "data": task.content or task.revision,
+            "precision": ranker.precision,
+            "max_length": ranker.max_length,
+            "device": ranker.device.type,
+            "versions": {
+                name: runs.package_versions()[name] for name in ("torch", "transformers", "tokenizers", "mteb")
+            },
+        }
+    )
+
+
+def _run(task: Task, search: "ListConSearch", folder: Path, output: Path, key: str, work: runs.Work) -> RunRecord:
     """Run one task in one mode through mteb, measure it in both protocols, and write the files."""
     import mteb
 
-    from listcon_eval import runs
     from listcon_eval.measures import cmteb, mteb_protocol
 
     ranker = search.ranker
     phases: Phases = ranker.phases
     before = dict(phases.seconds)
-    search.mode = mode
+    mode = search.mode
     meta = search.mteb_model_meta
     result = mteb.evaluate(
         search, task.mteb_task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs={}
@@ -119,7 +186,7 @@ def _evaluate_task(task: Task, search: Any, mode: Mode, output: Path) -> RunReco
     settings = {**dict(meta.experiment_kwargs or {}), "max_length": ranker.max_length}
     device = runs.device_name(str(ranker.device))
     record = RunRecord(
-        folder=runs.run_folder(output, meta, task.name),
+        folder=folder,
         task=task.name,
         is_official=task.is_official,
         model=str(meta.name),
@@ -138,10 +205,11 @@ def _evaluate_task(task: Task, search: Any, mode: Mode, output: Path) -> RunReco
             device=device,
         ),
     )
+    seconds = {phase: phases.seconds.get(phase, 0.0) - before.get(phase, 0.0) for phase in _PHASES}
     runs.write_mteb_result(output, result, meta, settings)
-    git = runs.git_state()
     runs.write_run(
         record,
+        key=key,
         lists=lists,
         scored=scored,
         labels=[cmteb.labels(row, mode) for row in lists],
@@ -175,13 +243,11 @@ def _evaluate_task(task: Task, search: Any, mode: Mode, output: Path) -> RunReco
             "ties": runs.TIE_RULES,
             "versions": runs.package_versions(),
             "device": device,
-            "git": git._asdict() if git else None,
+            "git": git._asdict() if (git := runs.git_state()) else None,
+            "chunks_of_an_earlier_start": work.reused,
             "seconds": {
                 "load": round(phases.seconds["load"], 3),
-                **{
-                    phase: round(phases.seconds.get(phase, 0.0) - before.get(phase, 0.0), 3)
-                    for phase in ("tokenise", "encode", "list", "measure")
-                },
+                **{phase: round(spent, 3) for phase, spent in seconds.items()},
             },
         },
     )

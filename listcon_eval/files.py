@@ -27,17 +27,13 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write `text` as UTF-8 to `path`, whole or not at all, making its folder when needed.
-
-    Returns:
-        `path`.
-    """
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write `content` to `path`, whole or not at all, making its folder when needed, and return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         temporary = Path(file.name)
         try:
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
             file.close()
@@ -47,6 +43,11 @@ def write_text(path: Path, text: str) -> Path:
             temporary.unlink(missing_ok=True)
             raise
     return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write `text` as UTF-8, as `write_bytes` does."""
+    return write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> Path:

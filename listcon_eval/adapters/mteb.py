@@ -4,6 +4,7 @@ mteb takes a class with `predict` for a cross-encoder, which sees pairs and neve
 `SearchProtocol` hands over one candidate list a query, which is what a listwise ranker needs.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import mteb
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from listcon_eval.errors import ListconError
-from listcon_eval.inference import EncodedLists, ListConRanker
+from listcon_eval.inference import EncodedLists, Journal, ListConRanker, check_list
 from listcon_eval.model import PUBLISHED_ID
 from listcon_eval.progress import Progress, no_progress
 from listcon_eval.records import CandidateList, Mode, ScoredList
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
 
 DEFAULT_MAX_LENGTH = 512
+
+
+class QueriesFailedError(ListconError):
+    """Some queries of a search could not be ranked; the others were.
+
+    Attributes:
+        failures: what was wrong, by query id.
+        scored: the lists that were ranked.
+    """
+
+    def __init__(self, failures: dict[str, str], scored: list[ScoredList]) -> None:
+        super().__init__(f"{len(failures)} queries failed, first: {next(iter(failures.values()))}")
+        self.failures = failures
+        self.scored = scored
 
 
 class ListConSearch:
@@ -40,6 +55,10 @@ class ListConSearch:
         self.ranker = ranker
         self.mode = mode
         self.progress = progress
+        self.journal: Journal | None = None
+        """Keeps what is finished, for a next start."""
+        self.keep_going = False
+        """Whether the other queries are ranked when one fails; the search then ends with `QueriesFailedError`."""
         self.scored: list[ScoredList] = []
         """The lists of the last search, each passage with its score, in candidate order."""
         self._corpus: Dataset | None = None
@@ -74,27 +93,54 @@ class ListConSearch:
 
         Raises:
             ListconError: without candidate lists, for a candidate that the corpus lacks, or as `ListConRanker`.
+            QueriesFailedError: with `keep_going`, after all other queries have been ranked.
         """
         if self._corpus is None:
             raise ListconError("search was called before index: mteb calls index with the corpus first")
         lists = candidate_lists(task_metadata.name, self._corpus, queries, top_ranked)
-        filled = [row for row in lists if row.passages]
-        if self._encoded is None or self._encoded[0] != filled:
-            self._encoded = None  # let the last task's features go before the next ones are made
-            encoded = self.ranker.encode(
-                [row.query for row in filled],
-                [row.passages for row in filled],
-                names=[f"{task_metadata.name}, query {row.query_id}" for row in filled],
-                progress=self.progress,
-            )
-            self._encoded = filled, encoded
-        ranked = self.ranker.rank_encoded(self._encoded[1], self.mode, progress=self.progress)
+        failures = self._unusable(lists, task_metadata.name) if self.keep_going else {}
+        filled = [row for row in lists if row.passages and row.query_id not in failures]
+        encoded = self._encode(filled, task_metadata.name)
+        ranked = self.ranker.rank_encoded(
+            encoded, self.mode, progress=self.progress, journal=self.journal, keep_going=self.keep_going
+        )
         by_query = {
             row.query_id: ScoredList(row.query_id, row.doc_ids, result.scores, result.rounds)
             for row, result in zip(filled, ranked, strict=True)
         }
         self.scored = [by_query.get(row.query_id, ScoredList(row.query_id, (), (), ())) for row in lists]
+        for row in self.scored:
+            if any(map(math.isnan, row.scores)):
+                failures[row.query_id] = f"{task_metadata.name}, query {row.query_id}: its scores are not numbers"
+        if failures:
+            raise QueriesFailedError(failures, [row for row in self.scored if row.query_id not in failures])
         return {row.query_id: dict(zip(row.doc_ids, row.scores, strict=True)) for row in self.scored}
+
+    def _encode(self, lists: list[CandidateList], task: str) -> EncodedLists:
+        """Encode lists, unless they are those of the last search."""
+        if self._encoded is None or self._encoded[0] != lists:
+            self._encoded = None  # let the last task's features go before the next ones are made
+            encoded = self.ranker.encode(
+                [row.query for row in lists],
+                [row.passages for row in lists],
+                names=[f"{task}, query {row.query_id}" for row in lists],
+                progress=self.progress,
+                journal=self.journal,
+            )
+            self._encoded = lists, encoded
+        return self._encoded[1]
+
+    @staticmethod
+    def _unusable(lists: list[CandidateList], task: str) -> dict[str, str]:
+        """What is wrong with the lists that cannot be ranked, by query id; a query without candidates can."""
+        failures = {}
+        for row in lists:
+            try:
+                if row.passages:
+                    check_list(f"{task}, query {row.query_id}", row.query, row.passages)
+            except ListconError as error:
+                failures[row.query_id] = str(error)
+        return failures
 
 
 def model_meta(ranker: ListConRanker, mode: Mode) -> ModelMeta:

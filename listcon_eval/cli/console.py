@@ -50,8 +50,18 @@ def ends_well(command: Callable[P, R]) -> Callable[P, R]:
             notes.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
             raise typer.Exit(CHECK_FAILED if isinstance(error, CheckFailedError) else UNUSABLE_INPUT) from error
         except KeyboardInterrupt as error:
-            notes.print("interrupted: results of finished tasks are kept")
+            notes.print("interrupted: what is finished is kept; the same command goes on with it")
             raise typer.Exit(INTERRUPTED) from error
+        except OSError as error:  # a full disk, a file that may not be read: the machine's fault, not the program's
+            where = f" ({error.filename})" if error.filename else ""
+            notes.print(
+                f"error: {error.strerror or error}{where}; put that right and start the same command again: what is "
+                f"finished is kept",
+                style="red",
+                markup=False,
+                soft_wrap=True,
+            )
+            raise typer.Exit(UNUSABLE_INPUT) from error
 
     return wrapped
 

@@ -46,6 +46,14 @@ Revision = Annotated[
     typer.Option("--revision", help="Hub revision of the model.", show_default="the published one, pinned"),
 ]
 MaxLength = Annotated[int, typer.Option("--max-length", help="Tokens a text is cut to.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute anew what earlier starts have finished.")]
+KeepGoing = Annotated[
+    bool,
+    typer.Option(
+        "--keep-going",
+        help="Write down a query that cannot be ranked and go on: no metrics for its task, and exit code 1.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; results and errors only.")]
 
 

@@ -8,6 +8,7 @@ import typer
 
 from listcon_eval.cli import options
 from listcon_eval.cli.console import ends_well, notes, progress_shown, say, set_up_logging
+from listcon_eval.errors import CheckFailedError
 from listcon_eval.evaluation import Request, evaluate
 from listcon_eval.records import MODES, Mode
 from listcon_eval.runs import RunRecord
@@ -30,6 +31,8 @@ def run(
     device: options.Device = None,
     precision: options.PrecisionOption = "published",
     max_length: options.MaxLength = 512,
+    fresh: options.Fresh = False,
+    keep_going: options.KeepGoing = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate a ListConRanker checkpoint and write scores, metrics and mteb's result JSON.
@@ -42,6 +45,8 @@ def run(
       listcon-eval run -m ./my-checkpoint --data my_lists.jsonl.gz --precision precise
 
       listcon-eval run --tasks CMedQAv1-reranking --data ./copy-of-cmedqa1 --device cuda
+
+    The same command goes on with a run that was cut off.
     """
     request = Request(
         model=model,
@@ -52,6 +57,8 @@ def run(
         device=device,
         precision=precision,
         max_length=max_length,
+        fresh=fresh,
+        keep_going=keep_going,
     )
     _evaluate_and_print(request, quiet)
 
@@ -69,12 +76,12 @@ def script(mode: Mode) -> None:
         output: options.Output = RESULTS,
         device: options.Device = None,
         precision: options.PrecisionOption = "published",
+        fresh: options.Fresh = False,
         quiet: options.Quiet = False,
     ) -> None:
         chosen = options.chosen_tasks(tasks, data)
-        _evaluate_and_print(
-            Request(model_name_or_path, chosen, (mode,), output, device=device, precision=precision), quiet
-        )
+        request = Request(model_name_or_path, chosen, (mode,), output, device=device, precision=precision, fresh=fresh)
+        _evaluate_and_print(request, quiet)
 
     reproduce.__doc__ = f"Evaluate a ListConRanker checkpoint with {mode} inference, as published."
     typer.run(reproduce)
@@ -83,8 +90,18 @@ def script(mode: Mode) -> None:
 def _evaluate_and_print(request: Request, quiet: bool) -> None:
     set_up_logging(quiet)
     with progress_shown(quiet) as progress:
-        records = evaluate(request, progress=progress, announce=(lambda _: None) if quiet else notes.print)
-    _print_summary(records)
+        outcome = evaluate(request, progress=progress, announce=(lambda _: None) if quiet else _note)
+    _print_summary(outcome.records)
+    if outcome.failures:
+        failed = sum(map(len, outcome.failures.values()))
+        first = [f"{folder}: {next(iter(found.values()))}" for folder, found in outcome.failures.items()]
+        raise CheckFailedError(
+            f"{failed} queries failed, so these runs have no metrics (first failure of each):\n" + "\n".join(first)
+        )
+
+
+def _note(text: str) -> None:
+    notes.print(text, soft_wrap=True, markup=False)
 
 
 def _print_summary(records: Sequence[RunRecord]) -> None:

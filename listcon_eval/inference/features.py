@@ -5,11 +5,13 @@ budget, so padding is small and memory follows the budgets, not the corpus. A ch
 it is encoded.
 """
 
+import hashlib
+import logging
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -19,11 +21,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from listcon_eval.errors import ListconError
+from listcon_eval.inference.journal import Journal
 from listcon_eval.model import ListConModel
 from listcon_eval.progress import Phases, Progress
 
-_CHUNK_TEXTS = 4096
-_CHUNK_CHARACTERS = 4_000_000
+logger = logging.getLogger(__name__)
+
+_CHUNK_CHARACTERS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,15 @@ class Budgets:
         tokens: tokens of one encoder batch, padding counted.
         rows: rows (queries and passages) of one batch of lists, padding counted.
         feature_bytes: features kept on the device; beyond it they go to an unnamed temporary file.
+        chunk_texts: texts that are tokenised at once, and kept by a journal at once.
+        group_passages: passages whose lists go through the rounds together, and are kept by a journal at once.
     """
 
     tokens: int
     rows: int
     feature_bytes: int
+    chunk_texts: int = 1024
+    group_passages: int = 20_000
 
     @classmethod
     def for_device(cls, device: torch.device) -> "Budgets":
@@ -58,6 +66,9 @@ class FeatureStore:
         if self.spilled:
             # The file has no name: it is gone with the process, however that ends.
             self._file = tempfile.TemporaryFile(prefix="listcon-features-")  # noqa: SIM115 - lives as long as the store
+            # A full disk has to show here, as an error: in a mapped file it would show later, as a killed process.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file.fileno(), 0, size)
             numbers = np.float16 if dtype == torch.float16 else np.float32
             self._rows = torch.from_numpy(np.memmap(self._file, dtype=numbers, mode="w+", shape=(texts, width)))
         else:
@@ -82,92 +93,127 @@ def encode_texts(
     budgets: Budgets,
     phases: Phases,
     progress: Progress,
+    journal: Journal | None = None,
 ) -> FeatureStore:
     """Compute the features of distinct texts.
 
     Args:
         model: the model, on its device and in its precision.
         tokenizer: its tokenizer.
-        texts: N distinct texts.
+        texts: N distinct texts, valid Unicode.
         max_length: tokens a text is cut to, the special ones counted.
         budgets: what may be held at once.
         phases: seconds of "tokenise" (in a thread of its own) and "encode" are added here.
         progress: told of texts encoded.
+        journal: finished chunks are loaded from it, and kept in it.
 
     Returns:
         The features, (N, D), in the order of `texts`.
 
     Raises:
-        ListconError: when a text cannot be tokenised (it is no valid Unicode).
+        ListconError: when a single text does not fit into the device's memory.
     """
-    parameter = next(model.linear_in_embedding.parameters())
+    weight = model.linear_in_embedding.weight
     width = model.config.list_width
-    store = FeatureStore(len(texts), width, parameter.dtype, parameter.device, budgets.feature_bytes)
+    store = FeatureStore(len(texts), width, weight.dtype, weight.device, budgets.feature_bytes)
     cutting = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # a copy: the caller's keeps its settings
     cutting.enable_truncation(max_length)
     cutting.no_padding()
-    pad = tokenizer.pad_token_id or 0
+    encoder = _Encoder(model, tokenizer.pad_token_id or 0, budgets.tokens)
 
     def tokenised(chunk: NDArray[np.int64]) -> list[list[int]]:
         with phases.measured("tokenise"):
-            try:
-                return [encoding.ids for encoding in cutting.encode_batch_fast([texts[index] for index in chunk])]
-            except (TypeError, UnicodeEncodeError) as error:
-                broken = next((texts[index] for index in chunk if not _is_unicode(texts[index])), None)
-                if broken is None:
-                    raise
-                raise ListconError(f"a text is no valid Unicode and cannot be tokenised: {broken[:40]!r}") from error
+            return [encoding.ids for encoding in cutting.encode_batch_fast([texts[index] for index in chunk])]
 
     done = 0
-    chunks = list(_chunks(texts))
+    missing: list[tuple[str, NDArray[np.int64]]] = []
+    for chunk in _chunks(texts, budgets):
+        name = _name_of(texts[index] for index in chunk)
+        kept = journal.load(name) if journal else None
+        if kept is None:
+            missing.append((name, chunk))
+        else:
+            store.put(chunk, torch.from_numpy(kept))
+            done += len(chunk)
     with ThreadPoolExecutor(max_workers=1) as thread:
-        waiting = thread.submit(tokenised, chunks[0]) if chunks else None
-        for number, chunk in enumerate(chunks):
-            assert waiting is not None
-            ids = waiting.result()
-            waiting = thread.submit(tokenised, chunks[number + 1]) if number + 1 < len(chunks) else None
-            for batch in _batches([len(row) for row in ids], budgets.tokens):
-                with phases.measured("encode"):
-                    input_ids, mask = _padded([ids[row] for row in batch], pad)
-                    features = model.features(input_ids.to(parameter.device), mask.to(parameter.device))
-                    store.put(chunk[batch], features)
-                done += len(batch)
-                progress("encode", done, len(texts))
+        waiting = [thread.submit(tokenised, chunk) for _, chunk in missing[:1]]
+        for number, (name, chunk) in enumerate(missing, start=1):
+            ids = waiting.pop().result()
+            waiting += [thread.submit(tokenised, following) for _, following in missing[number : number + 1]]
+            with phases.measured("encode"):
+                features = torch.empty(len(chunk), width, dtype=weight.dtype, device=weight.device)
+                for rows, encoded in encoder.batches(ids):
+                    features[torch.from_numpy(rows).to(weight.device)] = encoded
+                    progress("encode", done + len(rows), len(texts))
+                    done += len(rows)
+                store.put(chunk, features)
+                if journal:
+                    journal.save(name, features.cpu().numpy())
     return store
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+class _Encoder:
+    """Encodes token ids in batches of a token budget, which it halves when the device's memory is too small."""
+
+    def __init__(self, model: ListConModel, pad: int, tokens: int) -> None:
+        self.model = model
+        self.pad = pad
+        self.tokens = tokens
+        self.has_taken_less = False
+        self.device = model.linear_in_embedding.weight.device
+
+    def batches(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield batches as the places of their rows in `ids` (n,) and their features (n, D), longest rows first."""
+        order = np.argsort([-len(row) for row in ids], kind="stable")
+        start = 0
+        while start < len(order):
+            rows = order[start : start + max(1, self.tokens // len(ids[order[start]]))]
+            try:
+                input_ids, mask = _padded([ids[row] for row in rows], self.pad)
+                features = self.model.features(input_ids.to(self.device), mask.to(self.device))
+            except torch.OutOfMemoryError as error:
+                self._take_less(len(rows), error)
+                continue
+            yield rows, features
+            start += len(rows)
+
+    def _take_less(self, rows: int, error: torch.OutOfMemoryError) -> None:
+        if rows == 1:
+            raise ListconError(
+                f"a single text of the longest kind does not fit into the memory of {self.device}: free some, use "
+                f"another device, or lower max_length"
+            ) from error
+        self.tokens //= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if not self.has_taken_less:
+            logger.warning("%s is out of memory: going on with batches of %d tokens or less", self.device, self.tokens)
+        self.has_taken_less = True
 
 
-def _chunks(texts: Sequence[str]) -> Iterator[NDArray[np.int64]]:
+def _name_of(texts: Iterable[str]) -> str:
+    """A journal name for the features of texts, in their order."""
+    digest = hashlib.sha256()
+    for text in texts:
+        encoded = text.encode()
+        digest.update(len(encoded).to_bytes(8) + encoded)
+    return f"features-{digest.hexdigest()[:32]}"
+
+
+def _chunks(texts: Sequence[str], budgets: Budgets) -> Iterator[NDArray[np.int64]]:
     """Cut the texts, longest first, into chunks of a bounded number of texts and characters."""
     lengths = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
     # Longest first: what does not fit into memory shows at the start, and the last batches are the quick ones.
     order = np.argsort(-lengths, kind="stable")
     start, characters = 0, 0
     for end, index in enumerate(order):
-        if end > start and (end - start >= _CHUNK_TEXTS or characters + lengths[index] > _CHUNK_CHARACTERS):
+        full = end - start >= budgets.chunk_texts or characters + lengths[index] > _CHUNK_CHARACTERS
+        if end > start and full:
             yield order[start:end]
             start, characters = end, 0
         characters += lengths[index]
     if start < len(order):
         yield order[start:]
-
-
-def _batches(lengths: Sequence[int], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Group rows of similar length so that rows x longest stays within `tokens` (or is a single row)."""
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    cuts = [0]
-    while cuts[-1] < len(order):
-        longest = lengths[order[cuts[-1]]]
-        cuts.append(min(len(order), cuts[-1] + max(1, tokens // longest)))
-    for start, end in pairwise(cuts):
-        yield order[start:end]
 
 
 def _padded(ids: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,15 @@
 """The public class: texts in, scores out."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from listcon_eval.errors import ListconError
 from listcon_eval.inference.devices import choose_device, weights_dtype
 from listcon_eval.inference.features import Budgets, FeatureStore, encode_texts
+from listcon_eval.inference.groups import group_name, groups_of, packed, unpacked
+from listcon_eval.inference.journal import Journal
 from listcon_eval.inference.rounds import rank_features
 from listcon_eval.inference.texts import IndexedList, index_texts
 from listcon_eval.model import PUBLISHED_ID, Checkpoint, load_checkpoint, save_checkpoint
@@ -14,12 +17,18 @@ from listcon_eval.progress import Phases, Progress, no_progress
 from listcon_eval.records import MODES, PRECISIONS, Mode, Precision, RankedList
 
 
-class EncodedLists:
-    """Lists whose texts have been encoded: both inference modes can rank them without encoding again."""
+class EncodedLists(NamedTuple):
+    """Lists whose texts have been encoded: both inference modes can rank them without encoding again.
 
-    def __init__(self, lists: list[IndexedList], store: FeatureStore) -> None:
-        self.lists = lists
-        self.store = store
+    Attributes:
+        texts: the distinct texts.
+        lists: the lists over their indices.
+        store: their features.
+    """
+
+    texts: list[str]
+    lists: list[IndexedList]
+    store: FeatureStore
 
 
 class ListConRanker:
@@ -159,6 +168,7 @@ class ListConRanker:
         *,
         names: Sequence[str] | None = None,
         progress: Progress = no_progress,
+        journal: Journal | None = None,
     ) -> EncodedLists:
         """Tokenise and encode every distinct text of lists a single time.
 
@@ -167,6 +177,7 @@ class ListConRanker:
             passages: the passages of each list.
             names: what messages call each query; by default its place and text.
             progress: told of texts encoded.
+            journal: keeps finished chunks, and gives back those that it has.
 
         Raises:
             ListconError: as `compute_score`.
@@ -180,24 +191,54 @@ class ListConRanker:
             budgets=self.budgets,
             phases=self.phases,
             progress=progress,
+            journal=journal,
         )
-        return EncodedLists(lists, store)
+        return EncodedLists(texts, lists, store)
 
-    def rank_encoded(self, encoded: EncodedLists, mode: Mode, *, progress: Progress = no_progress) -> list[RankedList]:
-        """Rank encoded lists in one mode.
+    def rank_encoded(
+        self,
+        encoded: EncodedLists,
+        mode: Mode,
+        *,
+        progress: Progress = no_progress,
+        journal: Journal | None = None,
+        keep_going: bool = False,
+    ) -> list[RankedList]:
+        """Rank encoded lists in one mode, in groups of lists that go through the rounds together.
+
+        Args:
+            encoded: what `encode` made of the lists.
+            mode: the inference mode.
+            progress: told of passages that have their final score.
+            journal: keeps finished groups, and gives back those that it has.
+            keep_going: whether a list whose scores are not numbers is passed over: its scores are NaN then.
 
         Raises:
             ListconError: for an unknown mode, or scores that are not numbers.
         """
         if mode not in MODES:
             raise ListconError(f"no mode {mode!r}: give one of {', '.join(MODES)}")
-        return rank_features(
-            self.model,
-            encoded.store,
-            encoded.lists,
-            mode=mode,
-            precision=self.precision,
-            budgets=self.budgets,
-            phases=self.phases,
-            progress=progress,
-        )
+        ranked: list[RankedList] = []
+        done, total = 0, sum(len(row.passages) for row in encoded.lists)
+        for group in groups_of(encoded.lists, self.budgets.group_passages):
+            name = group_name(mode, encoded.texts, group) if journal else ""
+            kept = journal.load(name) if journal else None
+            if kept is None:
+                with self.phases.measured("list"):
+                    results = rank_features(
+                        self.model,
+                        encoded.store,
+                        group,
+                        mode=mode,
+                        precision=self.precision,
+                        budgets=self.budgets,
+                        keep_going=keep_going,
+                    )
+                if journal and not any(math.isnan(result.scores[0]) for result in results):
+                    journal.save(name, packed(results))
+            else:
+                results = unpacked(kept, group)
+            ranked += results
+            done += sum(len(row.passages) for row in group)
+            progress("list", done, total)
+        return ranked

@@ -17,7 +17,6 @@ from listcon_eval.errors import ListconError
 from listcon_eval.inference.features import Budgets, FeatureStore
 from listcon_eval.inference.texts import IndexedList
 from listcon_eval.model import ListConModel
-from listcon_eval.progress import Phases, Progress
 from listcon_eval.records import Mode, Precision, RankedList
 
 LAST_ROUND_SIZE = 20
@@ -33,6 +32,11 @@ class _Ranking:
         self.alive = np.arange(len(source.passages))
         self.scores = np.empty(len(source.passages), dtype=np.float64)
         self.rounds = np.zeros(len(source.passages), dtype=np.int64)
+
+    def give_up(self) -> None:
+        """Leave the list without scores."""
+        self.scores[:] = np.nan
+        self.alive = self.alive[:0]
 
     def finish_round(self, number: int, keys: NDArray[np.floating], scores: NDArray[np.float64], mode: Mode) -> None:
         """Let passages leave: the tail of a long list, everything of a short one.
@@ -65,8 +69,7 @@ def rank_features(
     mode: Mode,
     precision: Precision,
     budgets: Budgets,
-    phases: Phases,
-    progress: Progress,
+    keep_going: bool = False,
 ) -> list[RankedList]:
     """Rank lists whose texts' features are known; rounds of many lists run together.
 
@@ -78,8 +81,7 @@ def rank_features(
         precision: "published" ranks by the sigmoid in the model's own precision; "precise" by the float32 logit, its
             sigmoid taken in float64.
         budgets: what may be held at once.
-        phases: the seconds of "list" are added here.
-        progress: told of passages that have their final score.
+        keep_going: whether a list whose scores are not numbers is passed over: its scores are NaN then.
 
     Returns:
         One `RankedList` a list, in their order.
@@ -89,23 +91,23 @@ def rank_features(
     """
     rankings = [_Ranking(source) for source in lists]
     active = rankings
-    total = sum(len(source.passages) for source in lists)
     number = 0
-    with phases.measured("list"):
-        while active:
-            active = sorted(active, key=lambda ranking: len(ranking.alive))
-            values = _score_round(model, store, active, precision, budgets)
-            start = 0
-            for ranking in active:
-                keys = values[start : start + len(ranking.alive)]
-                start += len(ranking.alive)
-                if np.isnan(keys).any():
+    while active:
+        active = sorted(active, key=lambda ranking: len(ranking.alive))
+        values = _score_round(model, store, active, precision, budgets)
+        start = 0
+        for ranking in active:
+            keys = values[start : start + len(ranking.alive)]
+            start += len(ranking.alive)
+            if np.isnan(keys).any():
+                if not keep_going:
                     raise _not_a_number(model, ranking, keys)
-                scores = keys.astype(np.float64)
-                ranking.finish_round(number, keys, _sigmoid(scores) if precision == "precise" else scores, mode)
-            active = [ranking for ranking in active if len(ranking.alive)]
-            number += 1
-            progress("list", total - sum(len(ranking.alive) for ranking in active), total)
+                ranking.give_up()
+                continue
+            scores = keys.astype(np.float64)
+            ranking.finish_round(number, keys, _sigmoid(scores) if precision == "precise" else scores, mode)
+        active = [ranking for ranking in active if len(ranking.alive)]
+        number += 1
     return [RankedList(tuple(ranking.scores.tolist()), tuple(ranking.rounds.tolist())) for ranking in rankings]
 
 
@@ -127,9 +129,10 @@ def _score_round(
             indices[row] = ranking.source.query  # in row 0 as itself, in the rest as padding that is masked
             indices[row, 1 : 1 + alive] = ranking.source.passages[ranking.alive]
             valid[row, : 1 + alive] = True
-        mask = torch.from_numpy(valid).to(store.device)
-        logits = model.logits(store.get(indices), mask)  # (B, P)
-        parts.append((logits if precision == "precise" else torch.sigmoid(logits))[mask[:, 1:]])
+        logits = model.logits(store.get(indices), torch.from_numpy(valid).to(store.device))  # (B, P)
+        # The places of what is no padding are known here: asking the device for them would wait for it.
+        places = torch.from_numpy(np.flatnonzero(valid[:, 1:])).to(store.device)
+        parts.append((logits if precision == "precise" else torch.sigmoid(logits)).flatten()[places])
     values: NDArray[np.floating] = torch.cat(parts).cpu().numpy()  # the only copy from the device in a round
     return values
 

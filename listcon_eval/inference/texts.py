@@ -45,7 +45,7 @@ def index_texts(
     lists: list[IndexedList] = []
     for place, (query, texts) in enumerate(zip(queries, passages, strict=True)):
         name = names[place] if names is not None else f"query {place} ({_shortened(query)})"
-        _check(name, query, texts)
+        check_list(name, query, texts)
         row = np.fromiter((indices.setdefault(text, len(indices)) for text in texts), dtype=np.int64, count=len(texts))
         _, first, inverse = np.unique(row, return_index=True, return_inverse=True)
         lists.append(
@@ -59,7 +59,8 @@ def index_texts(
     return list(indices), lists
 
 
-def _check(name: str, query: object, texts: Sequence[object]) -> None:
+def check_list(name: str, query: object, texts: Sequence[object]) -> None:
+    """Raise ListconError, naming the query, when a list cannot be ranked."""
     if not isinstance(query, str):
         raise ListconError(f"{name}: the query is a {type(query).__name__}; a query is a string")
     if not query.strip():
@@ -73,6 +74,17 @@ def _check(name: str, query: object, texts: Sequence[object]) -> None:
             raise ListconError(
                 f"{name}: passage {position} is a {type(text).__name__} ({_shortened(text)}); a passage is a string"
             )
+    for text in (query, *texts):
+        if not _is_unicode(text):
+            raise ListconError(f"{name}: a text is no valid Unicode and cannot be tokenised: {_shortened(text)}")
+
+
+def _is_unicode(text: object) -> bool:
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shortened(value: object) -> str:

@@ -167,11 +167,16 @@ class ListConModel(nn.Module):
         Returns:
             One feature a text, (N, D).
         """
+        projected: Tensor = self.linear_in_embedding(self.pool(input_ids, attention_mask))
+        return projected
+
+    def pool(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The encoder's part of `features`, (N, H): all that can be kept while only the rest is trained."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (N, T, H)
         weights = attention_mask.unsqueeze(-1).float()  # (N, T, 1)
-        pooled = (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1)  # (N, H), summed in float32
-        projected: Tensor = self.linear_in_embedding(pooled.to(hidden.dtype))
-        return projected
+        mean = (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1)  # (N, H), summed in float32
+        pooled: Tensor = mean.to(hidden.dtype)
+        return pooled
 
     def logits(self, features: Tensor, valid: Tensor) -> Tensor:
         """Score the passages of lists.

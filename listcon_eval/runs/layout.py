@@ -66,6 +66,11 @@ class RunRecord:
     mteb: dict[str, float]
     signature: str
 
+    @property
+    def data_revision(self) -> str:
+        """The revision of the data, which the signature begins with: `task@revision|...`."""
+        return self.signature.partition("|")[0].rpartition("@")[2]
+
     def to_json(self) -> dict[str, Any]:
         """The content of `metrics.json`."""
         return {name: value for name, value in self.__dict__.items() if name != "folder"}

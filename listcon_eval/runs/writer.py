@@ -20,6 +20,7 @@ from listcon_eval.runs.layout import (
     RunRecord,
     results_folder,
 )
+from listcon_eval.runs.manifest import write_manifest
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
@@ -34,6 +35,14 @@ def run_folder(output: Path, meta: "ModelMeta", task: str) -> Path:
     return path.with_name(path.name.removesuffix(".json"))
 
 
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed process was writing when it died: the temporary files of a run's folder."""
+    for path in folder.glob(".*"):
+        path.unlink()
+    for path in folder.parent.glob(f".{folder.name}.writing-*"):
+        shutil.rmtree(path)
+
+
 def write_mteb_result(output: Path, result: "TaskResult", meta: "ModelMeta", settings: Mapping[str, Any]) -> Path:
     """Write mteb's files of a result in its cache's layout and return the path of its JSON.
 
@@ -44,7 +53,7 @@ def write_mteb_result(output: Path, result: "TaskResult", meta: "ModelMeta", set
     folder = run_folder(output, meta, result.task_name)
     target = folder.with_name(f"{folder.name}.json")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as temporary:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{folder.name}.writing-") as temporary:
         cache = ResultCache(Path(temporary))
         staged = cache.get_task_result_path(result.task_name, meta).parent
         staged.mkdir(parents=True)
@@ -66,8 +75,9 @@ def write_run(
     per_query: Mapping[str, Mapping[str, Mapping[str, float]]],
     qrels: Mapping[str, Mapping[str, int]],
     provenance: Mapping[str, Any],
+    key: str,
 ) -> Path:
-    """Write this package's files of a run and return their folder; `metrics.json` comes last.
+    """Write this package's files of a run and return their folder; the manifest, which seals them, comes last.
 
     Args:
         record: the means, with the folder to write to.
@@ -77,6 +87,7 @@ def write_run(
         per_query: query id -> protocol -> metric -> value.
         qrels: the task's judgements, of candidates and of other documents.
         provenance: what `provenance.json` holds.
+        key: the key of everything that the run depends on.
     """
     folder = record.folder
     tag = re.sub(r"\s", "-", f"{record.model}-{record.mode}")
@@ -97,7 +108,30 @@ def write_run(
     )
     write_json(folder / PROVENANCE, provenance)
     write_json(folder / METRICS, record.to_json())
+    write_manifest(folder, key)
+    shutil.rmtree(_failed(folder), ignore_errors=True)  # of an earlier start
     return folder
+
+
+def write_failures(folder: Path, failures: Mapping[str, str], scored: Sequence[ScoredList]) -> Path:
+    """Write down which queries of a run could not be ranked, and the scores of the others; there are no metrics.
+
+    Args:
+        folder: the run's folder; the files go beside it, to the same name with `.failed`.
+        failures: what was wrong, by query id.
+        scored: the lists that were ranked.
+
+    Returns:
+        The folder of the files.
+    """
+    failed = _failed(folder)
+    write_json(failed / "failures.json", failures)
+    write_jsonl(failed / RUN, (row._asdict() for row in scored))
+    return failed
+
+
+def _failed(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.failed")
 
 
 def _run_row(row: CandidateList, scored: ScoredList, labels: Sequence[bool]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def record(
 def test_white_space_in_ids_does_not_break_trec_files(tmp_path: Path) -> None:
     lists = [CandidateList("query 1", "问", ("a b", "c"), ("甲", "乙"), (1, 0))]
     scored = [ScoredList("query 1", ("a b", "c"), (0.25, 1.5), (0, 1))]
+    (tmp_path / "run.json").write_text("{}")  # mteb's file, which the manifest covers too
     folder = write_run(
         record(tmp_path / "run"),
         lists=lists,
@@ -40,6 +41,7 @@ def test_white_space_in_ids_does_not_break_trec_files(tmp_path: Path) -> None:
         per_query={"query 1": {"cmteb": {"map": 0.5}, "mteb": {"map_at_1000": 0.5}}},
         qrels={"query 1": {"a b": 1, "c": 0, "unseen": 2}},
         provenance={},
+        key="key",
     )
     assert (folder / "run.trec").read_text().splitlines() == [
         "query%201 Q0 c 1 1.5 org/model-iterative",
