@@ -149,6 +149,7 @@ def _key_of(task: Task, search: "ListConSearch") -> str:
             "precision": ranker.precision,
             "max_length": ranker.max_length,
             "device": ranker.device.type,
+            "encoder": ranker.encoder.path,
             "versions": {
                 name: runs.package_versions()[name] for name in ("torch", "transformers", "tokenizers", "mteb")
             },
@@ -243,6 +244,7 @@ def _run(task: Task, search: "ListConSearch", folder: Path, output: Path, key: s
             "ties": runs.TIE_RULES,
             "versions": runs.package_versions(),
             "device": device,
+            "encoder": ranker.encoder.describe(),
             "git": git._asdict() if (git := runs.git_state()) else None,
             "chunks_of_an_earlier_start": work.reused,
             "seconds": {

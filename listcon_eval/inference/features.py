@@ -16,18 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from listcon_eval.errors import ListconError
+from listcon_eval.inference.encoder import FastEncoder
 from listcon_eval.inference.journal import Journal
-from listcon_eval.model import ListConModel
+from listcon_eval.inference.tokens import TextCutter
 from listcon_eval.progress import Phases, Progress
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_CHARACTERS = 2_000_000
+_CHECKED_TEXTS = 4
 
 
 @dataclass(frozen=True)
@@ -85,45 +85,40 @@ class FeatureStore:
 
 @torch.inference_mode()
 def encode_texts(
-    model: ListConModel,
-    tokenizer: PreTrainedTokenizerFast,
+    encoder: FastEncoder,
+    cutter: TextCutter,
     texts: Sequence[str],
     *,
-    max_length: int,
     budgets: Budgets,
     phases: Phases,
     progress: Progress,
     journal: Journal | None = None,
+    check: bool = False,
 ) -> FeatureStore:
     """Compute the features of distinct texts.
 
     Args:
-        model: the model, on its device and in its precision.
-        tokenizer: its tokenizer.
+        encoder: what encodes token ids.
+        cutter: what tokenises texts.
         texts: N distinct texts, valid Unicode.
-        max_length: tokens a text is cut to, the special ones counted.
         budgets: what may be held at once.
         phases: seconds of "tokenise" (in a thread of its own) and "encode" are added here.
         progress: told of texts encoded.
         journal: finished chunks are loaded from it, and kept in it.
+        check: whether to hold the encoder against the plain model on a few of the texts first.
 
     Returns:
         The features, (N, D), in the order of `texts`.
 
     Raises:
-        ListconError: when a single text does not fit into the device's memory.
+        ListconError: when a single text does not fit into the device's memory, or the check fails.
     """
-    weight = model.linear_in_embedding.weight
-    width = model.config.list_width
-    store = FeatureStore(len(texts), width, weight.dtype, weight.device, budgets.feature_bytes)
-    cutting = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # a copy: the caller's keeps its settings
-    cutting.enable_truncation(max_length)
-    cutting.no_padding()
-    encoder = _Encoder(model, tokenizer.pad_token_id or 0, budgets.tokens)
+    store = FeatureStore(len(texts), encoder.width, encoder.features_dtype, encoder.device, budgets.feature_bytes)
+    batches = _Batches(encoder, budgets.tokens)
 
-    def tokenised(chunk: NDArray[np.int64]) -> list[list[int]]:
+    def tokenised(chunk: NDArray[np.int64]) -> list[NDArray[np.int32]]:
         with phases.measured("tokenise"):
-            return [encoding.ids for encoding in cutting.encode_batch_fast([texts[index] for index in chunk])]
+            return cutter([texts[index] for index in chunk])
 
     done = 0
     missing: list[tuple[str, NDArray[np.int64]]] = []
@@ -141,36 +136,35 @@ def encode_texts(
             ids = waiting.pop().result()
             waiting += [thread.submit(tokenised, following) for _, following in missing[number : number + 1]]
             with phases.measured("encode"):
-                features = torch.empty(len(chunk), width, dtype=weight.dtype, device=weight.device)
-                for rows, encoded in encoder.batches(ids):
-                    features[torch.from_numpy(rows).to(weight.device)] = encoded
-                    progress("encode", done + len(rows), len(texts))
+                if check and number == 1:
+                    encoder.check(ids[:: max(1, len(ids) // _CHECKED_TEXTS)][:_CHECKED_TEXTS])
+                features = torch.empty(len(chunk), encoder.width, dtype=encoder.features_dtype, device=encoder.device)
+                for rows, encoded in batches.of(ids):
+                    features[torch.from_numpy(rows).to(encoder.device)] = encoded
                     done += len(rows)
+                    progress("encode", done, len(texts))
                 store.put(chunk, features)
                 if journal:
                     journal.save(name, features.cpu().numpy())
     return store
 
 
-class _Encoder:
+class _Batches:
     """Encodes token ids in batches of a token budget, which it halves when the device's memory is too small."""
 
-    def __init__(self, model: ListConModel, pad: int, tokens: int) -> None:
-        self.model = model
-        self.pad = pad
+    def __init__(self, encoder: FastEncoder, tokens: int) -> None:
+        self.encoder = encoder
         self.tokens = tokens
         self.has_taken_less = False
-        self.device = model.linear_in_embedding.weight.device
 
-    def batches(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    def of(self, ids: Sequence[NDArray[np.int32]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield batches as the places of their rows in `ids` (n,) and their features (n, D), longest rows first."""
         order = np.argsort([-len(row) for row in ids], kind="stable")
         start = 0
         while start < len(order):
             rows = order[start : start + max(1, self.tokens // len(ids[order[start]]))]
             try:
-                input_ids, mask = _padded([ids[row] for row in rows], self.pad)
-                features = self.model.features(input_ids.to(self.device), mask.to(self.device))
+                features = self.encoder.features([ids[row] for row in rows])
             except torch.OutOfMemoryError as error:
                 self._take_less(len(rows), error)
                 continue
@@ -178,16 +172,17 @@ class _Encoder:
             start += len(rows)
 
     def _take_less(self, rows: int, error: torch.OutOfMemoryError) -> None:
+        device = self.encoder.device
         if rows == 1:
             raise ListconError(
-                f"a single text of the longest kind does not fit into the memory of {self.device}: free some, use "
+                f"a single text of the longest kind does not fit into the memory of {device}: free some, use "
                 f"another device, or lower max_length"
             ) from error
         self.tokens //= 2
-        if self.device.type == "cuda":
+        if device.type == "cuda":
             torch.cuda.empty_cache()
         if not self.has_taken_less:
-            logger.warning("%s is out of memory: going on with batches of %d tokens or less", self.device, self.tokens)
+            logger.warning("%s is out of memory: going on with batches of %d tokens or less", device, self.tokens)
         self.has_taken_less = True
 
 
@@ -214,13 +209,3 @@ def _chunks(texts: Sequence[str], budgets: Budgets) -> Iterator[NDArray[np.int64
         characters += lengths[index]
     if start < len(order):
         yield order[start:]
-
-
-def _padded(ids: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, (N, T) each, of rows whose first is the longest."""
-    input_ids = np.full((len(ids), len(ids[0])), pad, dtype=np.int64)
-    mask = np.zeros_like(input_ids)
-    for row, tokens in enumerate(ids):
-        input_ids[row, : len(tokens)] = tokens
-        mask[row, : len(tokens)] = 1
-    return torch.from_numpy(input_ids), torch.from_numpy(mask)

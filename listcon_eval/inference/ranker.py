@@ -7,11 +7,13 @@ from typing import NamedTuple, Self
 
 from listcon_eval.errors import ListconError
 from listcon_eval.inference.devices import choose_device, weights_dtype
+from listcon_eval.inference.encoder import FastEncoder
 from listcon_eval.inference.features import Budgets, FeatureStore, encode_texts
 from listcon_eval.inference.groups import group_name, groups_of, packed, unpacked
 from listcon_eval.inference.journal import Journal
 from listcon_eval.inference.rounds import rank_features
 from listcon_eval.inference.texts import IndexedList, index_texts
+from listcon_eval.inference.tokens import TextCutter
 from listcon_eval.model import PUBLISHED_ID, Checkpoint, load_checkpoint, save_checkpoint
 from listcon_eval.progress import Phases, Progress, no_progress
 from listcon_eval.records import MODES, PRECISIONS, Mode, Precision, RankedList
@@ -112,6 +114,9 @@ class ListConRanker:
                 f"max_length is {max_length}: this encoder takes 3 (two special tokens and a text's first) to {longest}"
             )
         self.max_length = max_length
+        self.encoder = FastEncoder.for_model(self.model)
+        self._checked = False
+        self._cutter = TextCutter(self.checkpoint.tokenizer, max_length)
         self.budgets = Budgets.for_device(self.device)
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -184,15 +189,16 @@ class ListConRanker:
         """
         texts, lists = index_texts(queries, passages, names)
         store = encode_texts(
-            self.model,
-            self.checkpoint.tokenizer,
+            self.encoder,
+            self._cutter,
             texts,
-            max_length=self.max_length,
             budgets=self.budgets,
             phases=self.phases,
             progress=progress,
             journal=journal,
+            check=not self._checked,
         )
+        self._checked = True
         return EncodedLists(texts, lists, store)
 
     def rank_encoded(

@@ -91,14 +91,14 @@ def test_out_of_memory_halves_the_budget_and_says_so_once(
 ) -> None:
     lists = [random_list(30, seed=3)]
     expected = ranker.rank(lists, "iterative")
-    features = ranker.model.features
+    features = ranker.encoder.features
 
-    def small(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        if input_ids.numel() > 1100:
+    def small(ids: list[list[int]]) -> torch.Tensor:
+        if sum(map(len, ids)) > 800:
             raise torch.OutOfMemoryError
-        return features(input_ids, attention_mask)
+        return features(ids)
 
-    monkeypatch.setattr(ranker.model, "features", small)
+    monkeypatch.setattr(ranker.encoder, "features", small)
     with caplog.at_level(logging.WARNING):
         scores = ranker.rank(lists, "iterative")
     np.testing.assert_allclose(scores[0], expected[0], rtol=0, atol=1e-5)
@@ -110,9 +110,9 @@ def test_out_of_memory_halves_the_budget_and_says_so_once(
 def test_a_text_that_does_not_fit_alone_is_a_clear_error(
     ranker: ListConRanker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def never(ids: list[list[int]]) -> torch.Tensor:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(ranker.model, "features", never)
+    monkeypatch.setattr(ranker.encoder, "features", never)
     with pytest.raises(ListconError, match="a single text of the longest kind does not fit into the memory of cpu"):
         ranker.rank([["问", "答"]])

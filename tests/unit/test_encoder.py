@@ -1,0 +1,283 @@
+"""Every way of running the encoder computes the model's own features."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from checkpoints import random_model
+from listcon_eval.errors import ListconError
+from listcon_eval.inference import encoder as module
+from listcon_eval.inference import layouts, linears
+from listcon_eval.inference.encoder import ENCODER_PATHS, ENCODER_VARIABLE, EncoderPath, FastEncoder
+from listcon_eval.inference.linears import OneDnnLinear, mkl_is_slow, onednn_problem
+from listcon_eval.model import ListConModel
+
+VOCABULARY = 500
+ON_CPU: tuple[EncoderPath, ...] = ("plain", "padded", "packed", "onednn")
+LENGTHS = {
+    "mixed, unsorted": [7, 2, 40, 7, 3, 133, 2, 40],
+    "longest first": [60, 31, 31, 8, 2],
+    "equal": [19] * 6,
+    "one text": [23],
+    "one token": [1, 5, 1],
+    "as long as there are positions": [512, 3, 512],
+}
+
+
+def ids_of(lengths: list[int], seed: int = 0) -> list[NDArray[np.int32]]:
+    random = np.random.default_rng(seed)
+    return [random.integers(0, VOCABULARY, length, dtype=np.int32) for length in lengths]
+
+
+def features(model: ListConModel, ids: list[NDArray[np.int32]]) -> Tensor:
+    """The definition: the model itself on a padded batch."""
+    device = model.linear_in_embedding.weight.device
+    padded = torch.full((len(ids), max(map(len, ids))), 17)  # padding is masked: any token will do
+    mask = torch.zeros_like(padded)
+    for row, text in enumerate(ids):
+        padded[row, : len(text)] = torch.from_numpy(text)
+        mask[row, : len(text)] = 1
+    with torch.inference_mode():
+        return model.features(padded.to(device), mask.to(device))
+
+
+@pytest.fixture(scope="module")
+def model() -> ListConModel:
+    model = random_model(vocab_size=VOCABULARY)
+    with torch.no_grad():  # biases and token types of a fresh BERT are 0 or alike: leaving one out would not show
+        for parameter in model.encoder.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+def needs(path: EncoderPath) -> None:
+    if path == "onednn" and (problem := onednn_problem(torch.float32)):
+        pytest.skip(problem)
+
+
+@pytest.mark.parametrize("path", ON_CPU)
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_every_path_computes_the_models_features(model: ListConModel, path: EncoderPath, lengths: list[int]) -> None:
+    needs(path)
+    encoder = FastEncoder.for_model(model, path=path)
+    ids = ids_of(lengths)
+    assert encoder.path == path
+    torch.testing.assert_close(encoder.features(ids), features(model, ids), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", ON_CPU)
+def test_a_texts_features_do_not_depend_on_the_batch(model: ListConModel, path: EncoderPath) -> None:
+    needs(path)
+    encoder = FastEncoder.for_model(model, path=path)
+    ids = ids_of(LENGTHS["mixed, unsorted"])
+    alone = torch.cat([encoder.features([text]) for text in ids])
+    torch.testing.assert_close(encoder.features(ids), alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", ON_CPU)
+def test_lists_of_ids_and_no_texts_at_all(model: ListConModel, path: EncoderPath) -> None:
+    needs(path)
+    encoder = FastEncoder.for_model(model, path=path)
+    ids = ids_of([4, 9])
+    torch.testing.assert_close(encoder.features([text.tolist() for text in ids]), encoder.features(ids))
+    assert encoder.features([]).shape == (0, model.config.list_width)
+
+
+@pytest.mark.parametrize("path", ON_CPU)
+def test_a_bfloat16_encoder_under_a_float32_rest(path: EncoderPath) -> None:
+    """Rounding to 8 bits at every step of 2 layers: 2 % of a feature's length here, and no more than 6 % anywhere."""
+    if path == "onednn" and (problem := onednn_problem(torch.bfloat16)):
+        pytest.skip(problem)
+    precise = random_model(vocab_size=VOCABULARY)
+    model = random_model(vocab_size=VOCABULARY)
+    torch.nn.Module.to(model.encoder, torch.bfloat16)
+    ids = ids_of(LENGTHS["mixed, unsorted"])
+    encoder = FastEncoder.for_model(model, path=path)
+    found = encoder.features(ids)
+    assert found.dtype == torch.float32
+    expected = features(precise, ids)
+    assert float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max()) < 0.04
+    assert encoder.check(ids) < 0.06
+
+
+def test_the_choice_on_a_cpu(model: ListConModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENCODER_VARIABLE, raising=False)
+    for slow, path in ((True, "onednn"), (False, "packed")):
+        monkeypatch.setattr(module, "mkl_is_slow", lambda slow=slow: slow)
+        monkeypatch.setattr(module, "onednn_problem", lambda _: None)
+        if path == "onednn":
+            needs("onednn")
+        assert FastEncoder.for_model(model).path == path
+    monkeypatch.setattr(module, "onednn_problem", lambda _: "not on this processor")
+    assert FastEncoder.for_model(model).path == "packed"
+
+
+def test_the_variable_forces_a_path_and_the_argument_goes_first(
+    model: ListConModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENCODER_VARIABLE, "padded")
+    forced = FastEncoder.for_model(model)
+    assert forced.path == "padded"
+    assert forced.describe() == (
+        "padded: fused projections, padded, masked only where lengths differ; float32 on cpu "
+        "(forced by LISTCON_ENCODER)"
+    )
+    assert FastEncoder.for_model(model, path="packed").path == "packed"
+    monkeypatch.setenv(ENCODER_VARIABLE, "")
+    assert FastEncoder.for_model(model).path in ("onednn", "packed")
+
+
+def test_a_path_that_is_unknown_or_impossible_is_an_error_that_says_what_is_possible(
+    model: ListConModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENCODER_VARIABLE, "fastest")
+    with pytest.raises(ListconError, match=r"LISTCON_ENCODER asks for .*'fastest', which is none; .*plain, padded"):
+        FastEncoder.for_model(model)
+    with pytest.raises(ListconError, match=r"the argument asks for .*'varlen'.* it is for CUDA.*possible here: plain"):
+        FastEncoder.for_model(model, path="varlen")
+    monkeypatch.setattr(module, "onednn_problem", lambda _: "this torch is built without oneDNN")
+    with pytest.raises(ListconError, match="'onednn', which cannot run here: this torch is built without oneDNN"):
+        FastEncoder.for_model(model, path="onednn")
+
+
+@pytest.mark.parametrize(("name", "value"), [("hidden_act", "relu"), ("is_decoder", True)])
+def test_an_encoder_of_another_kind_is_left_to_transformers(name: str, value: object) -> None:
+    model = random_model(vocab_size=VOCABULARY)
+    setattr(model.config.encoder, name, value)
+    assert FastEncoder.for_model(model).path == "plain"
+    with pytest.raises(ListconError, match="only 'plain' knows"):
+        FastEncoder.for_model(model, path="packed")
+
+
+@pytest.mark.parametrize("path", ON_CPU)
+def test_the_check_passes_and_says_how_far_apart_they_are(model: ListConModel, path: EncoderPath) -> None:
+    needs(path)
+    assert FastEncoder.for_model(model, path=path).check(ids_of([3, 30, 12])) < 1e-5
+
+
+@pytest.mark.parametrize("spoilt", ["position", "type", "bias", "norm", "nan"])
+def test_the_check_refuses_to_go_on_when_the_features_differ(spoilt: str) -> None:
+    """The plain model is changed after the fast one was made from it: as far apart as a mistake in a path would be."""
+    model = random_model(vocab_size=VOCABULARY)
+    encoder = FastEncoder.for_model(model, path="packed")
+    encoded: Any = model.encoder  # whose attributes torch annotates as tensors or modules
+    tables = encoded.embeddings
+    with torch.no_grad():
+        if spoilt == "position":
+            tables.position_embeddings.weight.copy_(tables.position_embeddings.weight.roll(1, dims=0))
+        elif spoilt == "type":
+            tables.token_type_embeddings.weight[0] += torch.linspace(-0.1, 0.1, 64)
+        elif spoilt == "bias":
+            encoded.encoder.layer[0].attention.self.value.bias += 0.1
+        elif spoilt == "norm":
+            encoder._norm = torch.nn.LayerNorm(64, eps=1e-2)
+        else:
+            encoded.encoder.layer[0].attention.self.value.bias += torch.nan
+    with pytest.raises(ListconError, match=r"'packed' does not compute .* apart, .*LISTCON_ENCODER=plain"):
+        encoder.check(ids_of([5, 20]))
+
+
+def test_onednn_is_tried_before_it_is_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "float16" in (onednn_problem(torch.float16) or "")
+    needs("onednn")
+
+    class Other(OneDnnLinear):
+        def gelu(self, rows: Tensor) -> Tensor:
+            return functional.gelu(self(rows), approximate="tanh") * 1.01
+
+    class Absent(OneDnnLinear):
+        def __init__(self, weight: Tensor, bias: Tensor) -> None:
+            raise AttributeError("no such operator")
+
+    monkeypatch.setattr(linears, "OneDnnLinear", Other)
+    assert onednn_problem(torch.float32) == "this torch's oneDNN linears disagree with its plain ones"
+    monkeypatch.setattr(linears, "OneDnnLinear", Absent)
+    assert "no such operator" in (onednn_problem(torch.float32) or "")
+
+
+@pytest.mark.parametrize(("vendor", "slow"), [("GenuineIntel", False), ("AuthenticAMD", True)])
+def test_the_processor_decides_between_the_linears(vendor: str, slow: bool, tmp_path: Path) -> None:
+    facts = tmp_path / "cpuinfo"
+    facts.write_text(f"processor : 0\nvendor_id : {vendor}\n")
+    assert mkl_is_slow(facts) is slow
+
+
+def attention_text_by_text(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, _: Tensor, longest: int, __: int
+) -> Tensor:
+    """What flash attention over packed texts computes, (R, A, H/A), one text after the other."""
+    assert longest == int(starts.diff().max())
+    parts = [
+        functional.scaled_dot_product_attention(
+            query[start:end].transpose(0, 1), key[start:end].transpose(0, 1), value[start:end].transpose(0, 1)
+        )
+        for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+    ]
+    return torch.cat(parts, dim=1).transpose(0, 1)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_the_packing_around_flash_attention(
+    model: ListConModel, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the CUDA path but its kernel, which a CPU does not have."""
+    monkeypatch.setattr(layouts, "_flash", lambda: attention_text_by_text)
+    encoder = FastEncoder(model, "varlen", "its kernel is a stand-in")
+    ids = ids_of(lengths)
+    torch.testing.assert_close(encoder.features(ids), features(model, ids), rtol=1e-5, atol=1e-5)
+
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@cuda
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-2), (torch.bfloat16, 6e-2)])
+def test_flash_attention_on_cuda(lengths: list[int], dtype: torch.dtype, tolerance: float) -> None:
+    precise = random_model(vocab_size=VOCABULARY)
+    model = random_model(vocab_size=VOCABULARY).to("cuda", dtype)
+    encoder = FastEncoder.for_model(model)
+    if encoder.path != "varlen":
+        pytest.skip(encoder.describe())
+    ids = ids_of(lengths)
+    expected = features(precise, ids)
+    apart = (encoder.features(ids).float().cpu() - expected).norm(dim=1) / expected.norm(dim=1)
+    assert float(apart.max()) < tolerance
+    assert encoder.check(ids) < tolerance
+    assert torch.equal(encoder.features(ids), encoder.features(ids))  # no atomics anywhere
+
+
+@cuda
+@pytest.mark.parametrize("path", ["plain", "padded", "packed"])
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_float32_on_cuda(model: ListConModel, path: EncoderPath, lengths: list[int]) -> None:
+    on_cuda = random_model(vocab_size=VOCABULARY).to("cuda")
+    ids = ids_of(lengths)
+    found = FastEncoder.for_model(on_cuda, path=path).features(ids)
+    torch.testing.assert_close(found, features(on_cuda, ids), rtol=1e-5, atol=1e-5)
+    assert FastEncoder.for_model(on_cuda).path == "padded"
+
+
+@cuda
+def test_encoding_on_cuda_does_not_wait_for_the_device() -> None:
+    model = random_model(vocab_size=VOCABULARY).to("cuda", torch.float16)
+    encoder = FastEncoder.for_model(model)
+    ids = ids_of([5, 80, 12])
+    encoder.features(ids)  # the first call makes handles and plans
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        encoder.features(ids)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_every_path_is_covered_here() -> None:
+    """A new path has to be added to these tests."""
+    assert set(ENCODER_PATHS) == {*ON_CPU, "varlen"}
