@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test lint clean
+.PHONY: setup test lint gate gate-baseline gate-run clean
 
 # One marker file a set-up: make does it again when what it was made from changes.
 setup: $(VENV)/.ready
@@ -15,6 +15,23 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 test: setup lint
 	$(BIN)/python -m pytest --numprocesses auto
+	$(MAKE) gate
+
+# The regression gate: both modes on the mini benchmark, with a checkpoint made here, against the committed baseline.
+GATE := build/gate
+BASELINE := results/mini-baseline.json
+GATE_CHECK := $(BIN)/listcon-eval check --baseline $(BASELINE) --current $(GATE)/results
+
+gate: gate-run
+	$(GATE_CHECK)
+
+gate-baseline: gate-run
+	$(GATE_CHECK) --update
+
+gate-run: setup
+	rm -rf $(GATE)
+	$(BIN)/python tests/checkpoints.py $(GATE)/gate-checkpoint --gate
+	$(BIN)/listcon-eval run -m $(GATE)/gate-checkpoint --tasks mini --precision precise --device cpu --output $(GATE) --quiet
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""Random checkpoints of the real architecture in the real layouts: `python tests/checkpoints.py FOLDER` writes one."""
+"""Random checkpoints of the real architecture in the real layouts: `python tests/checkpoints.py FOLDER` writes one.
+
+With `--gate` it writes the checkpoint that the regression gate runs on.
+"""
 
 import sys
 from pathlib import Path
@@ -102,5 +105,50 @@ def write_layout_2(folder: Path, *, encoder_prefix: str = "hf_model.", list_pref
     return folder
 
 
+def gate_model() -> ListConModel:
+    """A model whose numbers move when ranking breaks: it scores what query and passage have in common.
+
+    Features are random projections of a text's characters, centred on the mini benchmark. A hidden unit of the score
+    head is active where a feature is large in both query and passage, in the texts themselves and after the list
+    transformer alike; a passage without any such feature has exactly the score of every other one without. So the
+    query's row, its tag, padding and ties all decide about ranks, as they do not in `random_model`.
+    """
+    from listcon_eval.tasks import mini_task
+
+    tokenizer = bert_tokenizer()
+    model = random_model(vocab_size=len(tokenizer))
+    generator = torch.Generator().manual_seed(4)
+    width = model.config.list_width
+    lists = mini_task("MiniSearch").candidate_lists()
+    texts = [text for row in lists for text in (row.query, *row.passages[:6])]
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.02, generator=generator)
+        model.encoder.embeddings.word_embeddings.weight.normal_(0, 1, generator=generator)
+        model.linear_in_embedding.weight.normal_(0, 0.35, generator=generator)
+        model.linear_in_embedding.bias.zero_()
+        model.query_embedding.query_embedding.weight.normal_(0, 1, generator=generator)
+        signs = torch.randint(0, 2, (width,), generator=generator) * 2.0 - 1.0
+        for linear in (model.linear_score2, model.linear_score3):
+            linear.weight.copy_(torch.cat([torch.diag(signs)] * 2, dim=1))
+            linear.bias.fill_(-4.5)
+        model.linear_score1.weight.copy_(torch.tensor([[0.5] * width + [1.0] * width]))
+        model.linear_score1.bias.fill_(-3.0)
+        batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        features = model.features(batch["input_ids"], batch["attention_mask"])
+        centre = features.mean(dim=0)
+        scale = 1 / (features - centre).std()
+        model.linear_in_embedding.weight.mul_(scale)
+        model.linear_in_embedding.bias.copy_(-centre * scale)
+    return model
+
+
+def write_gate_checkpoint(folder: Path) -> Path:
+    """Write the gate's checkpoint in layout 1 and return its folder."""
+    return save_checkpoint(gate_model(), bert_tokenizer(), folder)
+
+
 if __name__ == "__main__":
-    sys.stdout.write(f"{write_layout_1(Path(sys.argv[1]))}\n")
+    write = write_gate_checkpoint if "--gate" in sys.argv else write_layout_1
+    sys.stdout.write(f"{write(Path(sys.argv[1]))}\n")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from listcon_eval import __version__
-from listcon_eval.cli import doctor, inspect, run
+from listcon_eval.cli import check, compare, doctor, export, inspect, run, train
 from listcon_eval.cli.console import say
 
 app = typer.Typer(
@@ -34,8 +34,13 @@ def listcon_eval(
 
 
 app.command()(run.run)
+app.command()(train.train)
 app.command()(inspect.table)
 app.command()(inspect.tasks)
+app.command()(compare.compare)
+app.command()(compare.show)
+app.command()(check.check)
+app.add_typer(export.app, name="export")
 app.command()(doctor.doctor)
 
 

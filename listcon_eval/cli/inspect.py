@@ -51,6 +51,8 @@ def table(
         )
     for shown in tables:
         say(f"{shown.render(_TABULATE[style])}\n")
+    for record in runs:
+        say(f"- `{record.signature}`" if style == "markdown" else record.signature)
 
 
 @ends_well

@@ -32,6 +32,16 @@ class OfficialTask(NamedTuple):
         return tuple(alias for alias in (self.column, *self.other_names) if alias != self.name)
 
     @property
+    def card_name(self) -> str:
+        """The data set's name in a model card's results, such as `MTEB CMedQAv1`."""
+        return next(name for name in self.other_names if name.startswith("MTEB "))
+
+    @property
+    def card_dataset(self) -> str:
+        """The data set's type in a model card's results, such as `C-MTEB/CMedQAv1-reranking`."""
+        return next(name for name in self.other_names if name.startswith("C-MTEB/"))
+
+    @property
     def split(self) -> str:
         """The one split mteb evaluates."""
         (split,) = self.mteb_task().metadata.eval_splits

@@ -18,8 +18,23 @@ MAY_IMPORT = {
     "adapters": {"tasks", "model", "inference"},
     "evaluation": {"tasks", "inference", "adapters", "measures", "runs"},
     "reports": {"measures", "runs"},
+    "comparison": {"tasks", "measures", "runs"},
+    "gates": {"measures", "runs", "comparison"},
+    "submission": {"tasks", "measures", "runs", "reports"},
     "training": {"tasks", "model", "inference", "measures"},
-    "cli": {"tasks", "model", "inference", "measures", "runs", "evaluation", "reports", "training"},
+    "cli": {
+        "tasks",
+        "model",
+        "inference",
+        "measures",
+        "runs",
+        "evaluation",
+        "reports",
+        "comparison",
+        "gates",
+        "submission",
+        "training",
+    },
 }
 FOREIGN = {"mteb", "pandas", "torch", "transformers", "typer", "rich"}
 MAY_NOT_USE = {
@@ -31,6 +46,9 @@ MAY_NOT_USE = {
     "adapters": {"pandas", "typer", "rich"},
     "evaluation": {"pandas", "typer", "rich"},
     "reports": {"torch", "transformers", "mteb", "typer", "rich"},
+    "comparison": {"torch", "transformers", "mteb", "pandas", "typer", "rich"},
+    "gates": {"torch", "transformers", "mteb", "pandas", "typer", "rich"},
+    "submission": {"torch", "transformers", "pandas", "typer", "rich"},
     "training": {"mteb", "pandas", "typer", "rich"},
 }
 
