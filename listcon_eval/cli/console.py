@@ -22,7 +22,6 @@ from rich.progress import (
 
 from listcon_eval.errors import CheckFailedError, ListconError
 from listcon_eval.progress import Progress as Report
-from listcon_eval.progress import no_progress
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,11 +75,15 @@ def set_up_logging(quiet: bool) -> None:
     logging.getLogger("mteb").setLevel(logging.ERROR)
 
 
+Show = Callable[[str, str, int, int], None]
+"""Called with a bar's name, its words, the units done so far and the units in all."""
+
+
 @contextmanager
-def progress_shown(quiet: bool) -> Iterator[Report]:
-    """A progress bar on standard error, or none when it is not a terminal or `quiet` is set."""
+def bars_shown(quiet: bool) -> Iterator[Show]:
+    """Progress bars on standard error, or none when it is not a terminal or `quiet` is set."""
     if quiet or not sys.stderr.isatty():
-        yield no_progress
+        yield lambda *_: None
         return
     columns = (
         TextColumn("{task.description}"),
@@ -92,11 +95,18 @@ def progress_shown(quiet: bool) -> Iterator[Report]:
     with Progress(*columns, console=notes, transient=True) as bars:
         shown: dict[str, TaskID] = {}
 
-        def report(phase: str, done: int, total: int) -> None:
-            if phase not in shown:
-                shown[phase] = bars.add_task(_UNITS.get(phase, phase), total=total)
-            bars.update(shown[phase], completed=done, total=total)
+        def show(name: str, words: str, done: int, total: int) -> None:
+            if name not in shown:
+                shown[name] = bars.add_task(words, total=total)
+            bars.update(shown[name], description=words, completed=done, total=total)
             if done >= total:
-                bars.remove_task(shown.pop(phase))
+                bars.remove_task(shown.pop(name))
 
-        yield report
+        yield show
+
+
+@contextmanager
+def progress_shown(quiet: bool) -> Iterator[Report]:
+    """A bar for each phase of inference, as `bars_shown`."""
+    with bars_shown(quiet) as show:
+        yield lambda phase, done, total: show(phase, _UNITS.get(phase, phase), done, total)

@@ -1,26 +1,15 @@
 """`listcon-eval train`."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import ends_well, notes, say, set_up_logging
+from listcon_eval.cli.console import bars_shown, ends_well, notes, say, set_up_logging
 from listcon_eval.progress import Progress as Report
-from listcon_eval.progress import no_progress
 from listcon_eval.records import Mode
 from listcon_eval.training import Settings
 from listcon_eval.training.settings import Autocast
@@ -240,25 +229,7 @@ def train(
 @contextmanager
 def _shown(quiet: bool) -> Iterator[tuple[Report, Callable[["StepReport"], None]]]:
     """A bar for the stage's steps, with loss and rate, and one for texts; or none, as in `run`."""
-    if quiet or not sys.stderr.isatty():
-        yield no_progress, lambda _: None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=notes, transient=True) as bars:
-        shown: dict[str, TaskID] = {}
-
-        def show(name: str, words: str, done: int, total: int) -> None:
-            if name not in shown:
-                shown[name] = bars.add_task(words, total=total)
-            bars.update(shown[name], description=words, completed=done, total=total)
-            if done >= total:
-                bars.remove_task(shown.pop(name))
+    with bars_shown(quiet) as show:
 
         def progress(phase: str, done: int, total: int) -> None:
             show(phase, _UNITS[phase], done, total)
