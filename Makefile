@@ -14,7 +14,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 test: setup lint
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 10
 	$(MAKE) gate
 
 # The regression gate: both modes on the mini benchmark, with a checkpoint made here, against the committed baseline.
