@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from listcon_eval import __version__
-from listcon_eval.cli import check, compare, doctor, export, inspect, run, train
+from listcon_eval.cli import bench, check, compare, doctor, export, inspect, run, train
 from listcon_eval.cli.console import say
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ app.command()(compare.compare)
 app.command()(compare.show)
 app.command()(check.check)
 app.add_typer(export.app, name="export")
+app.command()(bench.bench)
 app.command()(doctor.doctor)
 
 

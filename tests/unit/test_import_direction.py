@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "gates": {"measures", "runs", "comparison"},
     "submission": {"tasks", "measures", "runs", "reports"},
     "training": {"tasks", "model", "inference", "measures"},
+    "benchmark": {"tasks", "model", "inference"},
     "cli": {
         "tasks",
         "model",
@@ -34,6 +35,7 @@ MAY_IMPORT = {
         "gates",
         "submission",
         "training",
+        "benchmark",
     },
 }
 FOREIGN = {"mteb", "pandas", "torch", "transformers", "typer", "rich"}
@@ -50,6 +52,7 @@ MAY_NOT_USE = {
     "gates": {"torch", "transformers", "mteb", "pandas", "typer", "rich"},
     "submission": {"torch", "transformers", "pandas", "typer", "rich"},
     "training": {"mteb", "pandas", "typer", "rich"},
+    "benchmark": {"mteb", "pandas", "typer", "rich"},
 }
 
 
