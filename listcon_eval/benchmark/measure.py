@@ -78,6 +78,7 @@ def measure(
     results: list[RankedList] = []
     reference: list[NDArray[np.float64]] = []
     host, device = 0, None
+    machine.forget_peaks(ranker.device)
     for repeat in range(settings.repeats):
         results = _timed(ranker, engine_seconds, lambda: _rank(ranker, workload, settings.mode))
         if repeat == 0:  # before the reference, which needs more

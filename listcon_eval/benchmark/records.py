@@ -97,7 +97,7 @@ class Measurement:
         agreement: how the engine's rankings compare with that; None when it was not measured.
         phases: seconds of the engine by phase, over all repeats; they overlap.
         encoder: the encoder alone.
-        host_bytes: the process's peak memory after the engine's first repeat, the loading of the model included.
+        host_bytes: the process's peak memory in the engine's first repeat, the model included.
         device_bytes: the device's peak memory in the engine's first repeat; None where there is none to ask.
         busy: the share of encoding that the device was at work in, of a profiled run; None without a profile on CUDA.
     """

@@ -101,7 +101,7 @@ def _facts(measurement: Measurement) -> list[str]:
     spent = measurement.seconds
     whole = sum(measurement.engine.seconds)
     phases = ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in measurement.phases.items())
-    memory = f"host {measurement.host_bytes / 2**30:.2f} GiB, the model's loading included"
+    memory = f"host {measurement.host_bytes / 2**30:.2f} GiB, the model included"
     if measurement.device_bytes is not None:
         memory += f"; device {measurement.device_bytes / 2**30:.2f} GiB"
     encoder = measurement.encoder

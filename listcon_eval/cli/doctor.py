@@ -55,7 +55,7 @@ def _findings(
     yield from _versions()
     yield _checked("device", lambda: _device(device))
     yield _hub()
-    yield _checked(f"checkpoint {model}", lambda: _checkpoint(model, revision))
+    yield _checked(f"checkpoint {model}", lambda: _checkpoint(model, revision, device))
     try:
         chosen = options.chosen_tasks(tasks, data)
     except ListconError as error:
@@ -104,7 +104,9 @@ def _hub() -> Finding:
     return Finding("hub", True, hub_state() + advice)
 
 
-def _checkpoint(model: str, revision: str | None) -> str:
+def _checkpoint(model: str, revision: str | None, device: str | None) -> str:
+    from listcon_eval.inference.devices import choose_device
+    from listcon_eval.inference.encoder import FastEncoder
     from listcon_eval.model import load_checkpoint
 
     checkpoint = load_checkpoint(model, revision)
@@ -114,7 +116,8 @@ def _checkpoint(model: str, revision: str | None) -> str:
         f"layout {checkpoint.layout}, "
         f"encoder {config.encoder.num_hidden_layers} layers x {config.encoder.hidden_size}, "
         f"list transformer {config.list_layers} layers x {config.list_width}, "
-        f"sha256 {checkpoint.weights_sha256[:12]}{ignored}"
+        f"sha256 {checkpoint.weights_sha256[:12]}{ignored}; "
+        f"encoded by {FastEncoder.for_model(checkpoint.model.to(choose_device(device))).describe()}"
     )
 
 

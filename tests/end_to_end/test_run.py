@@ -270,6 +270,7 @@ def test_doctor_says_what_is_missing_and_what_is_there(checkpoint_folder: Path, 
     done = listcon_eval("doctor", "-m", checkpoint_folder, "--data", data)
     assert "FAIL" not in done.stdout
     assert "9 queries" in done.stdout
+    assert "encoded by packed" in done.stdout or "encoded by onednn" in done.stdout
     done = listcon_eval("doctor", "-m", checkpoint_folder, "--tasks", "T2Reranking", code=1, HF_HOME=str(tmp_path))
     assert "FAIL  data of T2Reranking" in done.stdout
     assert "FAIL  checkpoint ./nowhere" in listcon_eval("doctor", "-m", "./nowhere", "--data", data, code=1).stdout

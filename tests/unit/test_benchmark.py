@@ -25,7 +25,7 @@ from listcon_eval.benchmark import (
     write_random_checkpoint,
 )
 from listcon_eval.benchmark.agreement import compare_rankings, reversed_gap
-from listcon_eval.benchmark.machine import host_peak, matrix_product_ceiling
+from listcon_eval.benchmark.machine import forget_peaks, host_peak, matrix_product_ceiling
 from listcon_eval.benchmark.models import character_tokenizer
 from listcon_eval.benchmark.profiling import covered_share
 from listcon_eval.benchmark.published import PublishedProcedure
@@ -160,6 +160,9 @@ def test_the_machine_has_a_ceiling_and_a_peak() -> None:
     assert matrix_product_ceiling(torch.device("cpu"), torch.float32) > 0
     held = np.ones(40_000_000)
     assert host_peak() > held.nbytes
+    del held
+    forget_peaks(torch.device("cpu"))
+    assert host_peak() > 0
 
 
 @pytest.fixture
