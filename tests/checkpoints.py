@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, PreTrainedTokenizerFast
 
+from listcon_eval.benchmark.models import wordpiece_tokenizer
 from listcon_eval.model import ListConConfig, ListConModel, save_checkpoint
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# The common Chinese characters of Unicode's basic block by frequency would need a list; every eighth will do here.
+# The common Chinese characters of Unicode's basic block by frequency would need a list; every second one will do here.
 CHARACTERS = (
     [chr(code) for code in range(0x4E00, 0x9FA6, 2)]
     + [chr(code) for code in range(0x21, 0x7F) if chr(code) == chr(code).lower()]
@@ -25,25 +25,7 @@ CHARACTERS = (
 
 def bert_tokenizer() -> PreTrainedTokenizerFast:
     """A BERT WordPiece tokenizer (one token a Chinese character) as BERT-Chinese has it, over a small vocabulary."""
-    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*SPECIAL, *CHARACTERS]))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
-    )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=512,
-    )
+    return wordpiece_tokenizer(list(dict.fromkeys([*SPECIAL, *CHARACTERS])))
 
 
 def random_model(

@@ -1,5 +1,6 @@
 """Random checkpoints of named sizes: as slow as real ones, with scores that spread, and without meaning."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,6 +93,11 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
     tokens = list(dict.fromkeys([*_SPECIAL, *letters, *pieces, *_MARKS]))
     ideographs = [chr(code) for code in (*range(0x4E00, 0xA000), *range(0x3400, 0x4DC0))]
     tokens += ideographs[: VOCABULARY - len(tokens)]
+    return wordpiece_tokenizer(tokens)
+
+
+def wordpiece_tokenizer(tokens: Sequence[str]) -> PreTrainedTokenizerFast:
+    """BERT-Chinese's kind of tokenizer (one token a Chinese character) over distinct tokens, special ones included."""
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
