@@ -52,6 +52,7 @@ class RunRecord:
         cmteb: the means by name, 0 to 1.
         mteb: the means by name, 0 to 1.
         signature: what the numbers depend on, in one line.
+        kind: the kind of system that was measured; files written before there were several have none.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class RunRecord:
     cmteb: dict[str, float]
     mteb: dict[str, float]
     signature: str
+    kind: str = "listconranker"
 
     @property
     def data_revision(self) -> str:
