@@ -47,6 +47,14 @@ def train(
     minimum_count: Annotated[
         int, typer.Option("--minimum-count", help="How often a character must occur to enter a new vocabulary.")
     ] = Settings.minimum_count,
+    vocabulary_size: Annotated[
+        int | None,
+        typer.Option(
+            "--vocabulary-size",
+            help="Tokens of a new vocabulary, pieces of up to four characters.",
+            show_default="single characters",
+        ),
+    ] = None,
     list_width: Annotated[
         int | None,
         typer.Option("--list-width", help="Width of a new list transformer.", show_default="7/4 of the encoder's"),
@@ -96,6 +104,10 @@ def train(
             show_default="5 with --encoder-config, else 0",
         ),
     ] = None,
+    embedding_epochs: Annotated[
+        int,
+        typer.Option("--embedding-epochs", help="How many of them, the first, train a new encoder's embeddings alone."),
+    ] = Settings.embedding_epochs,
     contrastive_batch: Annotated[
         int, typer.Option("--contrastive-batch", help="Pairs of query and positive a step of stage 0.")
     ] = Settings.contrastive_batch,
@@ -108,6 +120,13 @@ def train(
     hard_negatives: Annotated[
         int, typer.Option("--hard-negatives", help="Negatives of each query's own list in a batch of stage 0.")
     ] = Settings.hard_negatives,
+    pseudo_queries: Annotated[
+        float,
+        typer.Option("--pseudo-queries", help="Pairs of a passage and a piece of it, for each pair of stage 0."),
+    ] = Settings.pseudo_queries,
+    token_dropout: Annotated[
+        float, typer.Option("--token-dropout", help="Share of tokens that stage 0 leaves out at random.")
+    ] = Settings.token_dropout,
     stage_1_epochs: Annotated[
         int, typer.Option("--stage-1-epochs", help="Epochs with the encoder frozen; 0 leaves them out.")
     ] = Settings.stage_1_epochs,
@@ -178,6 +197,7 @@ def train(
         list_feedforward=list_feedforward,
         list_dropout=list_dropout,
         minimum_count=minimum_count,
+        vocabulary_size=vocabulary_size,
         eval_split=eval_split,
         eval_mode=eval_mode,
         list_size=list_size,
@@ -185,10 +205,13 @@ def train(
         margin=margin,
         scale=scale,
         contrastive_epochs=contrastive_epochs,
+        embedding_epochs=embedding_epochs,
         contrastive_batch=contrastive_batch,
         contrastive_learning_rate=contrastive_learning_rate,
         temperature=temperature,
         hard_negatives=hard_negatives,
+        pseudo_queries=pseudo_queries,
+        token_dropout=token_dropout,
         stage_1_epochs=stage_1_epochs,
         stage_1_batch=stage_1_batch,
         stage_1_learning_rate=stage_1_learning_rate,

@@ -1,7 +1,7 @@
 """The torch core: the architecture, written once, and its checkpoints."""
 
 from listcon_eval.model.architecture import ListConConfig, ListConModel
-from listcon_eval.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from listcon_eval.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_quantised
 from listcon_eval.model.sources import PUBLISHED_ID, PUBLISHED_REVISION
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "ListConModel",
     "load_checkpoint",
     "save_checkpoint",
+    "save_quantised",
 ]

@@ -172,11 +172,9 @@ class ListConModel(nn.Module):
 
     def pool(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The encoder's part of `features`, (N, H): all that can be kept while only the rest is trained."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (N, T, H)
-        weights = attention_mask.unsqueeze(-1).float()  # (N, T, 1)
-        mean = (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1)  # (N, H), summed in float32
-        pooled: Tensor = mean.to(hidden.dtype)
-        return pooled
+        return mean_over_tokens(
+            self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state, attention_mask
+        )
 
     def logits(self, features: Tensor, valid: Tensor) -> Tensor:
         """Score the passages of lists.
@@ -193,6 +191,13 @@ class ListConModel(nn.Module):
         after = functional.relu(_on_pairs(self.linear_score3, compared))  # (B, P, D)
         scored: Tensor = self.linear_score1(torch.cat([before, after], dim=-1)).squeeze(-1)  # (B, P)
         return scored
+
+
+def mean_over_tokens(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """The mean of the tokens' vectors, (N, T, H), where the mask, (N, T), is 1: (N, H), summed in float32."""
+    weights = attention_mask.unsqueeze(-1).float()  # (N, T, 1)
+    mean = (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1)
+    return mean.to(hidden.dtype)
 
 
 def _on_pairs(linear: nn.Linear, rows: Tensor) -> Tensor:

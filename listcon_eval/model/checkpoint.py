@@ -10,7 +10,8 @@ import logging
 import pickle
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from transformers.initialization import no_init_weights
 from listcon_eval.errors import ListconError
 from listcon_eval.files import sha256_of
 from listcon_eval.model.architecture import ListConConfig, ListConModel
+from listcon_eval.model.quantised import dequantised, quantised
 from listcon_eval.model.sources import Source, resolve
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ def load_checkpoint(path_or_id: str | Path, revision: str | None = None) -> Chec
     """
     source = resolve(path_or_id, revision)
     layout = 1 if (source.folder / _LIST_FILE).exists() or (source.folder / _LINEAR_FILE).exists() else 2
-    tensors = _read_layout_1(source.folder) if layout == 1 else _read_tensors(_encoder_file(source.folder))
+    tensors = _read_layout_1(source.folder) if layout == 1 else dequantised(_read_tensors(_encoder_file(source.folder)))
     encoder_config = _read_encoder_config(source.folder)
     placed, ignored, unexpected = _place(tensors, source.folder)
     config = _config_of(encoder_config, placed, source.folder)
@@ -103,7 +105,6 @@ def save_checkpoint(model: ListConModel, tokenizer: PreTrainedTokenizerFast, fol
     The unused template layer is written too (a copy of the first layer, as at the published code's start): its
     loader is strict about it.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
     encoder = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
     linear = {key.rpartition(".")[2]: value for key, value in tensors.items() if key.startswith("linear_in_embedding.")}
@@ -112,18 +113,37 @@ def save_checkpoint(model: ListConModel, tokenizer: PreTrainedTokenizerFast, fol
     lists |= {
         _DEAD_LAYER + key.removeprefix(first): value.clone() for key, value in lists.items() if key.startswith(first)
     }
+    with _staged(model, tokenizer, folder) as staged:
+        save_file(encoder, staged / "model.safetensors", metadata={"format": "pt"})
+        torch.save(linear, staged / _LINEAR_FILE)
+        torch.save(lists, staged / _LIST_FILE)
+    return folder
+
+
+def save_quantised(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
+    """Write a checkpoint with int8 matrices in layout 2, whole files only, and return its folder.
+
+    It is a quarter of the size. This package loads it; the published code does not.
+    """
+    tensors = {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
+    with _staged(model, tokenizer, folder) as staged:
+        save_file(quantised(tensors), staged / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@contextmanager
+def _staged(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Iterator[Path]:
+    """A temporary folder with configuration and tokenizer; what is in it at the end moves to `folder`."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         staged = Path(temporary)
         model.config.encoder.save_pretrained(staged)
         tokenizer.save_pretrained(staged)
-        save_file(encoder, staged / "model.safetensors", metadata={"format": "pt"})
-        torch.save(linear, staged / _LINEAR_FILE)
-        torch.save(lists, staged / _LIST_FILE)
+        yield staged
         folder.mkdir(exist_ok=True)
         for path in staged.iterdir():
             path.chmod(0o644)  # safetensors writes 0600
             path.replace(folder / path.name)
-    return folder
 
 
 def _encoder_file(folder: Path) -> Path:

@@ -61,19 +61,12 @@ class Evaluator:
         Raises:
             ListconError: when a score is not a number, naming the query.
         """
-        model = pooling.model.eval()
+        pooling.model.eval()
         pooled = self._kept if frozen and self._kept is not None else pooling.all(self._texts, self._progress)
         self._kept = pooled if frozen else None
-        features = FeatureStore(
-            len(self._texts), model.config.list_width, torch.float32, pooling.device, pooling.budgets.feature_bytes
-        )
-        with torch.inference_mode():
-            for start in range(0, len(self._texts), _PROJECTED_AT_ONCE):
-                indices = np.arange(start, min(len(self._texts), start + _PROJECTED_AT_ONCE))
-                features.put(indices, model.linear_in_embedding(pooled.get(indices)))
         ranked = rank_features(
-            model,
-            features,
+            pooling.model,
+            self._projected(pooling, pooled),
             self._indexed,
             mode=mode,
             precision="precise",
@@ -82,16 +75,28 @@ class Evaluator:
         return self._mean(ranked, mode)
 
     def map_of_embeddings(self, pooling: Pooling) -> float:
-        """MAP by the cosine similarity of the encoder's pooled outputs: what stage 0 trains."""
+        """MAP by the cosine similarity of the features: what stage 0 trains."""
         pooling.model.eval()
-        pooled = pooling.all(self._texts, self._progress)
+        features = self._projected(pooling, pooling.all(self._texts, self._progress))
         ranked = []
         for row in self._indexed:
-            query = functional.normalize(pooled.get(np.array([row.query])), dim=1)  # (1, H)
-            passages = functional.normalize(pooled.get(row.passages), dim=1)  # (P, H)
+            query = functional.normalize(features.get(np.array([row.query])), dim=1)  # (1, D)
+            passages = functional.normalize(features.get(row.passages), dim=1)  # (P, D)
             scores = (passages @ query.T).squeeze(1).tolist()
             ranked.append(RankedList(tuple(scores), (0,) * len(scores)))
         return self._mean(ranked, "conventional")
+
+    def _projected(self, pooling: Pooling, pooled: FeatureStore) -> FeatureStore:
+        """The features of the texts from the encoder's outputs, (N, H) -> (N, D)."""
+        model = pooling.model
+        features = FeatureStore(
+            len(self._texts), model.config.list_width, torch.float32, pooling.device, pooling.budgets.feature_bytes
+        )
+        with torch.inference_mode():
+            for start in range(0, len(self._texts), _PROJECTED_AT_ONCE):
+                indices = np.arange(start, min(len(self._texts), start + _PROJECTED_AT_ONCE))
+                features.put(indices, model.linear_in_embedding(pooled.get(indices)))
+        return features
 
     def _mean(self, ranked: Sequence[RankedList], mode: Mode) -> float:
         scored = [

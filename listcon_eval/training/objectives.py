@@ -1,6 +1,6 @@
-"""What a stage minimises: Circle Loss over lists (stages 1 and 2), or InfoNCE over pairs (stage 0).
+"""What stages 1 and 2 minimise, Circle Loss over lists, and what every stage's loss is to the trainer.
 
-Each adds the gradient of a batch's mean loss piece by piece, so that memory follows the micro-batch, not the batch.
+An objective adds the gradient of a batch's mean loss piece by piece: memory follows the micro-batch, not the batch.
 Shapes in comments: B lists, P passages a list (padded), S = 1 + P rows, n distinct texts, H and D the widths.
 """
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from listcon_eval.inference.features import FeatureStore
 from listcon_eval.training.circle_loss import circle_loss
-from listcon_eval.training.lists import ListSampler, SampledList, TrainingList, relevant_by_query
+from listcon_eval.training.lists import ListSampler, SampledList, TrainingList
 from listcon_eval.training.pooling import Pooling, autocast_on
 from listcon_eval.training.tokens import TokenisedTexts
 
@@ -113,7 +113,7 @@ class ListObjective:
         model = self.pooling.model
         with autocast_on(device, self.pooling.autocast):
             features = model.linear_in_embedding(pooled)  # (n, D)
-            logits = model.logits(_rows(features, rows.reshape(indices.shape)), valid)  # (B, P)
+            logits = model.logits(rows_of(features, rows.reshape(indices.shape)), valid)  # (B, P)
         return circle_loss(
             torch.sigmoid(logits.float()),
             positive,
@@ -123,109 +123,7 @@ class ListObjective:
         )
 
 
-class PairObjective:
-    """InfoNCE on pairs of a query and one of its positives, against the batch's other passages.
-
-    What an embedding model brings to the published recipe, for an encoder that brings nothing. A batch is compared
-    whole, whatever the micro-batch: the embeddings are computed without gradient first, and a micro-batch at a time
-    again with the gradient that the comparison gave them (GradCache, arXiv 2101.06983).
-
-    Args:
-        pooling: the model and how its encoder is run.
-        texts: the training texts.
-        lists: all training lists: a passage that is a positive of an equal query is never its negative.
-        micro_batch: pairs whose texts are in memory at once.
-        temperature: what cosine similarities are divided by.
-        hard_negatives: negatives of each query's own list that join the batch.
-    """
-
-    def __init__(
-        self,
-        pooling: Pooling,
-        texts: TokenisedTexts,
-        lists: Sequence[TrainingList],
-        *,
-        micro_batch: int,
-        temperature: float,
-        hard_negatives: int,
-    ) -> None:
-        self.pooling = pooling
-        self.texts = texts
-        self.micro_batch = micro_batch
-        self.temperature = temperature
-        self.hard_negatives = hard_negatives
-        self._relevant = relevant_by_query(lists)
-
-    def accumulate(self, batch: Sequence[TrainingList], rng: np.random.Generator, backward: Backward) -> BatchLosses:
-        """Add the gradient of the mean InfoNCE over a batch of lists, of which each gives one pair."""
-        targets = np.array([rng.choice(row.positives) for row in batch])  # (B,)
-        hard = [rng.choice(row.negatives, min(self.hard_negatives, len(row.negatives)), replace=False) for row in batch]
-        queries = np.array([row.query for row in batch])  # (B,)
-        candidates = np.unique(np.concatenate([targets, *hard]))  # (M,)
-        distinct = np.unique(np.concatenate([queries, candidates]))  # (n,)
-        pieces = self._pieces(distinct, -(-len(batch) // self.micro_batch))
-        seeds = rng.integers(2**63, size=len(pieces)).tolist()  # one dropout for both passes over a piece
-        with torch.set_grad_enabled(len(pieces) == 1):
-            embedded = torch.cat([self._embed(piece, seed) for piece, seed in zip(pieces, seeds, strict=True)])
-        leaf = embedded.detach().requires_grad_()  # (n, H), in the order of the pieces
-        order = np.argsort(np.concatenate(pieces))
-        losses = info_nce(
-            _rows(leaf, order[np.searchsorted(distinct, queries)]),
-            _rows(leaf, order[np.searchsorted(distinct, candidates)]),
-            torch.from_numpy(np.searchsorted(candidates, targets)).to(leaf.device),
-            self._also_relevant(batch, targets, candidates).to(leaf.device),
-            self.temperature,
-        )  # (B,)
-        backward(losses.mean())
-        assert leaf.grad is not None
-        if len(pieces) == 1:
-            torch.autograd.backward(embedded, leaf.grad)
-        else:
-            parts = torch.split(leaf.grad, [len(piece) for piece in pieces])
-            for piece, seed, gradient in zip(pieces, seeds, parts, strict=True):
-                torch.autograd.backward(self._embed(piece, seed), gradient)
-        return BatchLosses([row.name for row in batch], losses.detach().cpu())
-
-    def _pieces(self, distinct: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
-        """The texts, the longest first, in at most `count` pieces of about as many tokens each."""
-        order = distinct[np.argsort(-self.texts.lengths[distinct], kind="stable")]
-        tokens = np.cumsum(self.texts.lengths[order])
-        cuts = np.searchsorted(tokens, tokens[-1] * np.arange(1, count) / count)
-        return [piece for piece in np.split(order, cuts) if len(piece)]
-
-    def _embed(self, indices: NDArray[np.int64], seed: int) -> Tensor:
-        torch.manual_seed(seed)
-        return self.pooling.some(self.texts, indices)
-
-    def _also_relevant(
-        self, batch: Sequence[TrainingList], targets: NDArray[np.int64], candidates: NDArray[np.int64]
-    ) -> Tensor:
-        """True where a candidate is another positive of the query's than its target, (B, M)."""
-        mask = np.zeros((len(batch), len(candidates)), dtype=bool)
-        for place, (row, target) in enumerate(zip(batch, targets, strict=True)):
-            mask[place] = np.isin(candidates, self._relevant[row.query]) & (candidates != target)
-        return torch.from_numpy(mask)
-
-
-def info_nce(queries: Tensor, passages: Tensor, targets: Tensor, left_out: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of each query: the cross-entropy of its target among the passages, by cosine similarity.
-
-    Args:
-        queries: embeddings, (B, H).
-        passages: embeddings, (M, H).
-        targets: the place of each query's positive among the passages, (B,).
-        left_out: True where a passage is no negative of a query, (B, M); never at its target.
-        temperature: what similarities are divided by.
-
-    Returns:
-        One loss a query, (B,), in float32.
-    """
-    similarity = functional.normalize(queries.float(), dim=1) @ functional.normalize(passages.float(), dim=1).T
-    logits = (similarity / temperature).masked_fill(left_out, -torch.inf)  # (B, M)
-    return functional.cross_entropy(logits, targets, reduction="none")
-
-
-def _rows(matrix: Tensor, indices: NDArray[np.int64]) -> Tensor:
+def rows_of(matrix: Tensor, indices: NDArray[np.int64]) -> Tensor:
     """Rows of a matrix, (*indices.shape, width).
 
     An embedding look-up, because its gradient is summed in one order; indexing's is not on several threads.

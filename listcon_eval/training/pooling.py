@@ -9,9 +9,10 @@ from torch import Tensor
 
 from listcon_eval.inference.features import Budgets, FeatureStore
 from listcon_eval.model import ListConModel
+from listcon_eval.model.architecture import mean_over_tokens
 from listcon_eval.progress import Progress
 from listcon_eval.training.settings import Autocast
-from listcon_eval.training.tokens import TokenBatch, TokenisedTexts
+from listcon_eval.training.tokens import TokenBatch, TokenRows
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -28,6 +29,10 @@ class Pooling:
         model: the model, on its device.
         device: that device.
         autocast: the format of matrix products.
+
+    Attributes:
+        leaves_layers_out: whether the encoder's layers are passed over, so that its output is the mean of the
+            embeddings: what it is for new weights, whose layers begin as the identity.
     """
 
     def __init__(self, model: ListConModel, device: torch.device, autocast: Autocast) -> None:
@@ -35,24 +40,28 @@ class Pooling:
         self.device = device
         self.autocast = autocast
         self.budgets = Budgets.for_device(device)
+        self.leaves_layers_out = False
 
     def batch(self, batch: TokenBatch) -> Tensor:
         """The pooled outputs of one batch, (n, H), in float32."""
         with autocast_on(self.device, self.autocast):
+            if self.leaves_layers_out:
+                embedded = self.model.encoder.embeddings(input_ids=batch.input_ids)  # (n, T, H)
+                return mean_over_tokens(embedded, batch.attention_mask).float()
             return self.model.pool(batch.input_ids, batch.attention_mask).float()
 
-    def batches(self, texts: TokenisedTexts, indices: NDArray[np.int64]) -> list[TokenBatch]:
+    def batches(self, texts: TokenRows, indices: NDArray[np.int64]) -> list[TokenBatch]:
         """The texts at `indices` in batches that the device's token budget allows."""
         return list(texts.batches(indices, self.budgets.tokens, self.device))
 
-    def some(self, texts: TokenisedTexts, indices: NDArray[np.int64]) -> Tensor:
+    def some(self, texts: TokenRows, indices: NDArray[np.int64]) -> Tensor:
         """The pooled outputs of the texts at `indices`, (n, H), with their gradient."""
         batches = self.batches(texts, indices)
         pooled = torch.cat([self.batch(batch) for batch in batches])
         return pooled[torch.from_numpy(np.argsort(np.concatenate([batch.places for batch in batches])))]
 
     @torch.no_grad()
-    def all(self, texts: TokenisedTexts, progress: Progress) -> FeatureStore:
+    def all(self, texts: TokenRows, progress: Progress) -> FeatureStore:
         """The pooled outputs of all texts, (N, H), without dropout: the encoder is left in evaluation mode."""
         self.model.encoder.train(False)
         store = FeatureStore(

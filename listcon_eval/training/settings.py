@@ -47,7 +47,9 @@ class Settings:
         list_layers: L, 2 as published when None.
         list_feedforward: the list transformer's inner width; twice the encoder's width, as published, when None.
         list_dropout: the list transformer's dropout.
-        minimum_count: how often a character must occur in the training text to enter a new vocabulary.
+        minimum_count: how often a character (with `vocabulary_size`: a pair of pieces) must occur in the training text
+            to enter a new vocabulary.
+        vocabulary_size: tokens of a new vocabulary of pieces of up to four characters; None: single characters.
         eval_split: the share of queries set aside for evaluation; None: 0.02 without other evaluation data, else 0.
         eval_mode: the inference mode of the evaluation.
         list_size: passages a list, the query not counted.
@@ -55,10 +57,14 @@ class Settings:
         margin: m of Circle Loss.
         scale: gamma of Circle Loss.
         contrastive_epochs: epochs of stage 0; None: 5 for a new encoder, else 0.
+        embedding_epochs: how many of them, the first ones, train embeddings and projection alone, with the encoder's
+            layers left out: for a new encoder, whose layers begin as the identity.
         contrastive_batch: (query, positive) pairs a step of stage 0.
         contrastive_learning_rate: the learning rate of stage 0.
         temperature: what stage 0 divides cosine similarities by.
         hard_negatives: negatives of a query's own list that join a batch of stage 0.
+        pseudo_queries: pairs that join a batch of stage 0 for each of its own: a passage and a piece cut from it.
+        token_dropout: the share of tokens that stage 0 leaves out of its texts at random.
         stage_1_epochs: epochs with the encoder frozen.
         stage_1_batch: lists a step of stage 1.
         stage_1_learning_rate: the learning rate of stage 1.
@@ -92,6 +98,7 @@ class Settings:
     list_feedforward: int | None = None
     list_dropout: float = 0.1
     minimum_count: int = 2
+    vocabulary_size: int | None = None
     eval_split: float | None = None
     eval_mode: Mode = "iterative"
     list_size: int = 20
@@ -99,10 +106,13 @@ class Settings:
     margin: float = 0.25
     scale: float = 32.0
     contrastive_epochs: int | None = None
+    embedding_epochs: int = 0
     contrastive_batch: int = 64
     contrastive_learning_rate: float = 5e-4
     temperature: float = 0.05
     hard_negatives: int = 0
+    pseudo_queries: float = 0.0
+    token_dropout: float = 0.0
     stage_1_epochs: int = 4
     stage_1_batch: int = 1024
     stage_1_learning_rate: float = 1e-4
@@ -134,12 +144,23 @@ class Settings:
             raise ListconError(
                 f"{', '.join(sizes)} given with a checkpoint, which has its own: leave it out, or start from an encoder"
             )
+        if self.vocabulary_size is not None and self.encoder_config is None:
+            raise ListconError(
+                f"vocabulary_size is {self.vocabulary_size}, but this starting point has its own vocabulary: leave it "
+                f"out, or start from a new encoder's configuration"
+            )
         if self.revision is not None and self.encoder_config is not None:
             raise ListconError(
                 f"a revision ({self.revision}) was given for a new encoder: it belongs to a hub id; leave it out"
             )
+        most = self.schedules()[0].epochs if self.encoder_config is not None else 0
+        if not 0 <= self.embedding_epochs <= most:
+            raise ListconError(
+                f"embedding_epochs is {self.embedding_epochs}: they are the first contrastive epochs of a new "
+                f"encoder; give 0 to {most}"
+            )
         self._check_least(0, "contrastive_epochs", "stage_1_epochs", "stage_2_epochs", "hard_negatives", "seed")
-        self._check_least(1, "list_width", "list_layers", "list_feedforward", "minimum_count")
+        self._check_least(1, "list_width", "list_layers", "list_feedforward", "minimum_count", "vocabulary_size")
         self._check_least(1, "contrastive_batch", "stage_1_batch", "stage_2_batch", "micro_batch", "save_every")
         self._check_least(2, "list_size")
         self._check_least(3, "max_length")  # the two special tokens and a text's first
@@ -147,12 +168,13 @@ class Settings:
             "scale", "temperature", "max_grad_norm", "contrastive_learning_rate", "stage_1_learning_rate"
         )
         self._check_positive("stage_2_learning_rate")
-        for name in ("margin", "list_dropout", "warm_up", "eval_split"):
+        for name in ("margin", "list_dropout", "token_dropout", "warm_up", "eval_split"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ListconError(f"{name} is {value}: give a number from 0 to below 1")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ListconError(f"weight_decay is {self.weight_decay}: give 0 or more")
+        for name in ("weight_decay", "pseudo_queries"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ListconError(f"{name} is {getattr(self, name)}: give 0 or more")
         if self.autocast not in get_args(Autocast):
             raise ListconError(f"no autocast {self.autocast!r}: give one of {', '.join(get_args(Autocast))}")
         if self.eval_mode not in MODES:

@@ -6,14 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from listcon_eval.errors import ListconError
 from listcon_eval.model import ListConConfig, ListConModel, load_checkpoint
 from listcon_eval.model.sources import resolve
+from listcon_eval.training.lexical import start_encoder, start_lists
 from listcon_eval.training.settings import Settings
-from listcon_eval.training.vocabulary import build_tokenizer
+from listcon_eval.training.vocabulary import build_piece_tokenizer, build_tokenizer
 
 _LIST_LAYERS = 2
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -84,8 +87,24 @@ def _from_nothing(settings: Settings, path: Path, texts: Sequence[str]) -> Start
     values = _read_config(path)
     values.pop("vocab_size", None)  # the vocabulary is built here, whatever a copied configuration says
     positions = values.get("max_position_embeddings", BertConfig().max_position_embeddings)
-    tokenizer = build_tokenizer(texts, minimum_count=settings.minimum_count, max_length=positions)
-    return Start(_new_model(settings, BertConfig(**values, vocab_size=len(tokenizer), pad_token_id=0)), tokenizer)
+    least = settings.minimum_count
+    if settings.vocabulary_size is None:
+        tokenizer = build_tokenizer(texts, minimum_count=least, max_length=positions)
+    else:
+        size = settings.vocabulary_size
+        tokenizer = build_piece_tokenizer(texts, size=size, minimum_count=least, max_length=positions)
+    model = _new_model(settings, BertConfig(**values, vocab_size=len(tokenizer), pad_token_id=0))
+    start_encoder(model, _document_counts(tokenizer, texts), len(texts))
+    return Start(model, tokenizer)
+
+
+def _document_counts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> NDArray[np.int64]:
+    """In how many texts each token occurs, (V,); the special tokens count as in all of them."""
+    counts = np.zeros(len(tokenizer), dtype=np.int64)
+    for encoding in tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False):
+        counts[np.unique(np.array(encoding.ids, dtype=np.int64))] += 1
+    counts[tokenizer.all_special_ids] = len(texts)
+    return counts
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -122,6 +141,8 @@ def _new_model(settings: Settings, encoder: BertConfig) -> ListConModel:
         list_dropout=settings.list_dropout,
     )
     try:
-        return ListConModel(config)
+        model = ListConModel(config)
     except ValueError as error:
         raise ListconError(f"list_width: {error}") from error
+    start_lists(model)
+    return model

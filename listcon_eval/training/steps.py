@@ -32,10 +32,14 @@ def learning_rate(step: int, steps: int, *, highest: float, warm_up: float) -> f
 
 
 def set_trained(model: ListConModel, stage: int) -> None:
-    """Let gradients reach what a stage trains: 0 the encoder, 1 all but the encoder, 2 everything."""
+    """Let gradients reach what a stage trains: 0 encoder and projection, 1 all but the encoder, 2 everything."""
     for name, parameter in model.named_parameters():
-        of_encoder = name.startswith("encoder.")
-        parameter.requires_grad_(stage == 2 or of_encoder == (stage == 0))
+        trained = {
+            0: name.startswith(("encoder.", "linear_in_embedding.")),
+            1: not name.startswith("encoder."),
+            2: True,
+        }
+        parameter.requires_grad_(trained[stage])
 
 
 def set_mode(model: ListConModel, stage: int) -> None:

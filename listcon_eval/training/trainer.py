@@ -14,7 +14,8 @@ from listcon_eval.training import plot
 from listcon_eval.training.evaluator import Evaluator
 from listcon_eval.training.lists import ListSampler, TrainingList, epoch_batches
 from listcon_eval.training.log import Log
-from listcon_eval.training.objectives import ListObjective, Objective, PairObjective
+from listcon_eval.training.objectives import ListObjective, Objective
+from listcon_eval.training.pairs import PairObjective
 from listcon_eval.training.pooling import Pooling
 from listcon_eval.training.settings import Schedule, Settings
 from listcon_eval.training.state import State
@@ -107,6 +108,7 @@ class Trainer:
         """Train one stage of `steps` steps, of which those that `state` says are done are left out."""
         stage = schedule.stage
         set_trained(self._model, stage)
+        self._pooling.leaves_layers_out = False
         objective = self._objective(stage)
         stepper = Stepper(self._model, schedule, self._settings, steps)
         done = 0
@@ -116,6 +118,7 @@ class Trainer:
         set_mode(self._model, stage)
         per_epoch = steps // schedule.epochs
         for epoch in range(done // per_epoch, schedule.epochs):
+            self._pooling.leaves_layers_out = stage == 0 and epoch < self._settings.embedding_epochs
             order = np.random.default_rng([self._settings.seed, stage, epoch, 1])
             batches = epoch_batches(len(self._lists), schedule.batch, order)
             for batch in batches[done - epoch * per_epoch :]:
@@ -153,6 +156,8 @@ class Trainer:
                 micro_batch=settings.micro_batch,
                 temperature=settings.temperature,
                 hard_negatives=settings.hard_negatives,
+                pseudo_queries=settings.pseudo_queries,
+                token_dropout=settings.token_dropout,
             )
         return ListObjective(
             self._pooling,

@@ -16,10 +16,11 @@ from listcon_eval.model import ListConModel
 from listcon_eval.progress import no_progress
 from listcon_eval.tasks import local_task
 from listcon_eval.training.lists import ListSampler, TrainingData, training_data
-from listcon_eval.training.objectives import ListObjective, PairObjective, info_nce
+from listcon_eval.training.objectives import ListObjective
+from listcon_eval.training.pairs import PairObjective, info_nce
 from listcon_eval.training.pooling import Pooling
 from listcon_eval.training.steps import learning_rate, set_mode, set_trained
-from listcon_eval.training.tokens import TokenisedTexts
+from listcon_eval.training.tokens import TokenisedTexts, TokenRows
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +98,18 @@ def test_micro_batches_of_lists_add_up(pooling: Pooling, data: TrainingData, *, 
     assert "linear_in_embedding.weight" in results[0][1]
 
 
-def pair_objective(pooling: Pooling, data: TrainingData, micro_batch: int, hard: int = 2) -> PairObjective:
+def pair_objective(
+    pooling: Pooling, data: TrainingData, micro_batch: int, *, pseudo_queries: float = 0.5, token_dropout: float = 0.2
+) -> PairObjective:
     return PairObjective(
-        pooling, tokens_of(data), data.lists, micro_batch=micro_batch, temperature=0.1, hard_negatives=hard
+        pooling,
+        tokens_of(data),
+        data.lists,
+        micro_batch=micro_batch,
+        temperature=0.1,
+        hard_negatives=2,
+        pseudo_queries=pseudo_queries,
+        token_dropout=token_dropout,
     )
 
 
@@ -121,15 +131,15 @@ def test_micro_batches_of_pairs_are_compared_whole(data: TrainingData, pooling: 
         for by_pair, gradient in results[1:]:
             assert by_pair == pytest.approx(results[0][0], rel=1e-4)
             assert_close(results[0][1], gradient)
-        assert all(name.startswith("encoder.") for name in results[0][1])
+        assert all(name.startswith(("encoder.", "linear_in_embedding.")) for name in results[0][1])
         return
     set_mode(pooling.model, 0)
-    objective = pair_objective(pooling, data, 6)
+    objective = pair_objective(pooling, data, 9)
     passes: dict[bytes, list[Tensor]] = {}
     embed = objective._embed
 
-    def recorded(indices: np.ndarray[tuple[int], np.dtype[np.int64]], seed: int) -> Tensor:
-        embedded = embed(indices, seed)
+    def recorded(rows: TokenRows, indices: np.ndarray[tuple[int], np.dtype[np.int64]], seed: int) -> Tensor:
+        embedded = embed(rows, indices, seed)
         passes.setdefault(indices.tobytes(), []).append(embedded.detach())
         return embedded
 
@@ -163,6 +173,40 @@ def test_another_positive_of_a_query_is_no_negative(pooling: Pooling, data: Trai
     candidates = np.sort(np.concatenate([two.positives, two.negatives]))
     mask = objective._also_relevant([two], two.positives[:1], candidates)
     assert candidates[mask[0].numpy()].tolist() == [two.positives[1]]
+
+
+def test_pseudo_queries_are_pieces_of_their_passages(pooling: Pooling, data: TrainingData) -> None:
+    objective = pair_objective(pooling, data, 100, pseudo_queries=1.0, token_dropout=0.0)
+    seen: list[TokenRows] = []
+    embed = objective._embed
+
+    def recorded(rows: TokenRows, indices: np.ndarray[tuple[int], np.dtype[np.int64]], seed: int) -> Tensor:
+        seen.append(rows)
+        return embed(rows, indices, seed)
+
+    objective._embed = recorded  # type: ignore[method-assign]
+    losses = objective.accumulate(data.lists, np.random.default_rng(0), torch.autograd.backward)
+    assert len(losses.losses) == 2 * len(data.lists)
+    cut = [int(name.rpartition(" ")[2]) for name in losses.names[len(data.lists) :]]
+    texts = tokens_of(data)
+    for place, index in enumerate(cut):
+        piece = seen[0].row(len(seen[0]) - len(cut) + place)
+        whole = texts.row(index)
+        assert (piece[0], piece[-1]) == (whole[0], whole[-1])
+        inner, size = whole[1:-1].tolist(), len(piece) - 2
+        assert 4 <= size <= max(4, len(inner) // 2)
+        assert any(inner[start : start + size] == piece[1:-1].tolist() for start in range(len(inner)))
+
+
+def test_left_out_tokens_are_few_and_never_special(pooling: Pooling, data: TrainingData) -> None:
+    objective = pair_objective(pooling, data, 100, token_dropout=0.3)
+    row = np.arange(1000, dtype=np.int32)
+    thinned = objective._thinned(row, np.random.default_rng(0))
+    assert 650 < len(thinned) < 750
+    assert (thinned[0], thinned[-1]) == (0, 999)
+    assert (np.diff(thinned) > 0).all()
+    short = np.arange(5, dtype=np.int32)
+    assert objective._thinned(short, np.random.default_rng(0)) is short
 
 
 def rates(steps: int, warm_up: float) -> Sequence[float]:

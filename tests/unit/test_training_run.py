@@ -61,14 +61,17 @@ def changed(given: Settings) -> tuple[set[str], set[str]]:
 
 
 def test_a_tiny_set_is_learnt_by_heart(lessons: Path) -> None:
+    """From random weights: new ones begin as a search by words, which ranks these lists right before it has learnt."""
+    folder = write_layout_1(lessons.parent / "start", hidden=32, layers=1, list_width=24, feedforward=32)
     given = settings(
         lessons,
-        contrastive_epochs=3,
+        model=str(folder),
+        contrastive_epochs=10,
         contrastive_batch=12,
         contrastive_learning_rate=1e-2,
         stage_1_epochs=3,
         stage_1_learning_rate=1e-2,
-        stage_2_epochs=8,
+        stage_2_epochs=20,
         stage_2_learning_rate=3e-3,
     )
     outcome = train(given, [local_task(lessons)])
@@ -85,10 +88,17 @@ def test_a_tiny_set_is_learnt_by_heart(lessons: Path) -> None:
         assert min(positives) > max(negatives)
 
 
-def test_stage_0_trains_the_encoder_alone(lessons: Path) -> None:
-    trained, _ = changed(settings(lessons, contrastive_epochs=1, stage_1_epochs=0))
-    assert all(name.startswith("encoder.") for name in trained)
-    assert "encoder.encoder.layer.0.attention.self.query.weight" in trained
+def test_stage_0_trains_encoder_and_projection_alone(lessons: Path) -> None:
+    trained, _ = changed(settings(lessons, contrastive_epochs=2, contrastive_batch=6, stage_1_epochs=0))
+    assert all(name.startswith(("encoder.", "linear_in_embedding.")) for name in trained)
+    assert {"encoder.encoder.layer.0.attention.self.query.weight", "linear_in_embedding.weight"} <= trained
+
+
+def test_embedding_epochs_leave_the_layers_as_they_began(lessons: Path) -> None:
+    trained, same = changed(settings(lessons, contrastive_epochs=2, embedding_epochs=2, stage_1_epochs=0))
+    assert {name for name in same if name.startswith("encoder.encoder.layer.")}
+    assert not {name for name in trained if name.startswith("encoder.encoder.layer.")}
+    assert "encoder.embeddings.word_embeddings.weight" in trained
 
 
 def test_stage_1_leaves_every_encoder_weight_bit_identical(lessons: Path) -> None:
@@ -255,6 +265,11 @@ def test_a_broken_encoder_configuration_is_one_clear_error(lessons: Path, conten
         ({"stage_1_epochs": 0}, "every stage has 0 epochs"),
         ({"autocast": "int8"}, "no autocast 'int8'"),
         ({"revision": "main"}, "belongs to a hub id"),
+        ({"embedding_epochs": 2, "contrastive_epochs": 1}, "embedding_epochs is 2: .*; give 0 to 1"),
+        ({"model": "a", "embedding_epochs": 1}, "embedding_epochs is 1: .*; give 0 to 0"),
+        ({"encoder": "a", "vocabulary_size": 100}, "vocabulary_size is 100, but this starting point has its own"),
+        ({"token_dropout": 1.0}, "token_dropout is 1.0"),
+        ({"pseudo_queries": -1.0}, "pseudo_queries is -1.0"),
     ],
 )
 def test_a_value_without_a_meaning_is_an_error(lessons: Path, changes: dict[str, Any], message: str) -> None:

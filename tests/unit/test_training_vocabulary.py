@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from listcon_eval.errors import ListconError
-from listcon_eval.training.vocabulary import build_tokenizer
+from listcon_eval.training.vocabulary import build_piece_tokenizer, build_tokenizer
 
 TEXTS = ["中文，中国 ABC abc 2009", "中 ab 2001"]
 
@@ -36,3 +36,20 @@ def test_it_is_read_back_as_it_was(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again(TEXTS)["input_ids"] == tokenizer(TEXTS)["input_ids"]
+
+
+def test_pieces_of_several_characters_are_frequent_neighbours(tmp_path: Path) -> None:
+    texts = ["中国人民，ABC中国人民银行", "中国银行。", "银行人民"]
+    tokenizer = build_piece_tokenizer(texts, size=40, minimum_count=2, max_length=32)
+    assert tokenizer.tokenize("中国银行，人民abc") == ["中国", "银行", "，", "人民", "a", "b", "c"]
+    assert max(map(len, set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens))) <= 4
+    assert tokenizer.tokenize("龘") == ["[UNK]"]
+    vocabulary = tokenizer.get_vocab()
+    assert tokenizer("银行")["input_ids"] == [2, vocabulary["银行"], 3]
+    assert tokenizer.pad_token_id == 0
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again(texts)["input_ids"] == tokenizer(texts)["input_ids"]
+    assert build_piece_tokenizer(texts, size=40, minimum_count=2, max_length=32).get_vocab() == vocabulary
+    with pytest.raises(ListconError, match="a vocabulary of 8 tokens has no room for the characters"):
+        build_piece_tokenizer(texts, size=8, minimum_count=2, max_length=32)
