@@ -5,10 +5,13 @@ from typing import Annotated
 
 import typer
 
+from listcon_eval.cli import options
 from listcon_eval.cli.console import ends_well, notes, say
 from listcon_eval.records import Mode
 
-app = typer.Typer(no_args_is_help=True, help="Files to publish: for mteb's leaderboard, for a model card.")
+app = typer.Typer(
+    no_args_is_help=True, help="Files to publish: for mteb's leaderboard, for a model card, a checkpoint made small."
+)
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders, or folders with runs in them.")]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="The inference mode to publish; there is room for one.")]
@@ -85,6 +88,31 @@ def model_card(
         say(record.signature)
     say()
     say(str(readme))
+
+
+@app.command()
+@ends_well
+def quantised(
+    model: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder or hub id.")],
+    output: Annotated[Path, typer.Option("--output", help="The new checkpoint's folder.")],
+    revision: options.Revision = None,
+) -> None:
+    """Write a ListConRanker checkpoint at a quarter of its size: matrices as 8-bit integers, one scale a row.
+
+    This package loads it like any other (it is another model, with other scores); the published code does not.
+
+    Example:
+      listcon-eval export quantised ./trained/best --output ./small
+    """
+    from listcon_eval.files import check_writable
+    from listcon_eval.model import load_checkpoint, save_quantised
+
+    check_writable(output.parent)
+    checkpoint = load_checkpoint(model, revision)
+    folder = save_quantised(checkpoint.model, checkpoint.tokenizer, output)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    say(f"{size / 2**20:.1f} MiB")
+    say(str(folder))
 
 
 def _names(given: str | None) -> list[str] | None:

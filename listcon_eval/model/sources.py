@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a local folder, or a hub id at a pinned revision."""
+"""Where a checkpoint comes from: a local folder, this package, or a hub id at a pinned revision."""
 
 import re
 from pathlib import Path
@@ -17,6 +17,10 @@ from listcon_eval.hub import hub_answers, hub_state
 
 PUBLISHED_ID = "ByteDance/ListConRanker"
 PUBLISHED_REVISION = "2852d459b0e3942733da8756b809f3659649d5a6"
+MINI = "mini"
+"""The name of the small checkpoint that comes with this package."""
+
+_MINI_FOLDER = Path(__file__).parent / "mini"
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 # Everything a checkpoint is made of, and no code.
@@ -30,18 +34,20 @@ class Source(NamedTuple):
         folder: the folder that holds its files.
         hub_id: the hub id, or None for a local folder.
         revision: the hub's commit hash, or None for a local folder.
+        is_packaged: whether it came with this package.
     """
 
     folder: Path
     hub_id: str | None
     revision: str | None
+    is_packaged: bool = False
 
 
 def resolve(path_or_id: str | Path, revision: str | None = None) -> Source:
-    """Find a checkpoint: a folder when there is one by that name, else a hub id (from the hub or its local cache).
+    """Find a checkpoint: a folder when there is one by that name, else the packaged one, or one of the hub.
 
     Args:
-        path_or_id: a folder, or a hub id such as "ByteDance/ListConRanker".
+        path_or_id: a folder, `MINI`, or a hub id such as "ByteDance/ListConRanker".
         revision: the hub revision; `PUBLISHED_REVISION` when not given for `PUBLISHED_ID`.
 
     Raises:
@@ -55,11 +61,16 @@ def resolve(path_or_id: str | Path, revision: str | None = None) -> Source:
             )
         return Source(folder, None, None)
     name = str(path_or_id)
+    if name == MINI:
+        if revision is not None:
+            raise ListconError(f"a revision ({revision}) was given for the packaged checkpoint: leave it out")
+        return Source(_MINI_FOLDER, None, None, is_packaged=True)
     if folder.exists():
         raise ListconError(f"{name} is a file: a checkpoint is the folder that holds config.json and the weights")
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise ListconError(
-            f"no checkpoint folder at {name}: give an existing folder, or a hub id such as {PUBLISHED_ID}"
+            f"no checkpoint folder at {name}: give an existing folder, {MINI} for the packaged one, or a hub id such "
+            f"as {PUBLISHED_ID}"
         )
     if revision is None and name == PUBLISHED_ID:
         revision = PUBLISHED_REVISION

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from checkpoints import write_layout_1, write_layout_2
 from listcon_eval.errors import ListconError
-from listcon_eval.model import Checkpoint, load_checkpoint, save_checkpoint
+from listcon_eval.model import Checkpoint, load_checkpoint, save_checkpoint, save_quantised
 
 
 def assert_same_weights(one: Checkpoint, other: Checkpoint) -> None:
@@ -195,3 +195,29 @@ def test_a_vocabulary_file_is_a_tokenizer(tmp_path: Path) -> None:
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
     text = "一万个ABC，为什么 ok？"
     assert load_checkpoint(folder).tokenizer(text)["input_ids"] == whole(text)["input_ids"]
+
+
+def test_a_quantised_checkpoint_is_the_model_up_to_its_rounding(tmp_path: Path) -> None:
+    whole = load_checkpoint(write_layout_1(tmp_path / "whole"))
+    with torch.no_grad():
+        whole.model.linear_score3.weight[3] = 0  # a row without a largest number
+    small = load_checkpoint(save_quantised(whole.model, whole.tokenizer, tmp_path / "small"))
+    assert small.layout == 2
+    for name, value in whole.model.state_dict().items():
+        found = small.model.state_dict()[name]
+        if value.dim() == 2:
+            step = value.abs().amax(dim=1, keepdim=True) / 127
+            assert ((found - value).abs() <= step / 2 + 1e-6).all(), name
+        else:
+            torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-6)
+    weights = small.source.folder / "model.safetensors"
+    assert weights.stat().st_size < sum(p.numel() for p in whole.model.parameters()) * 1.15
+    tensors = load_file(weights)
+    for name, message in (("missing", "are missing"), ("shape", r"have the shape \(2,\)")):
+        changed = dict(tensors)
+        del changed["linear_score1.weight.row_scale"]
+        if name == "shape":
+            changed["linear_score1.weight.row_scale"] = torch.ones(2)
+        save_file(changed, weights)
+        with pytest.raises(ListconError, match=f"linear_score1.weight is an int8 matrix .* {message}"):
+            load_checkpoint(small.source.folder)

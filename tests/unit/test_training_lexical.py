@@ -39,7 +39,8 @@ def features(model: ListConModel, *texts: list[int]) -> torch.Tensor:
     rows = TokenRows([np.array(text, dtype=np.int32) for text in texts], 0)
     pooling = Pooling(model, torch.device("cpu"), "none")
     with torch.no_grad():
-        return model.linear_in_embedding(pooling.some(rows, np.arange(len(texts))))
+        projected: torch.Tensor = model.linear_in_embedding(pooling.some(rows, np.arange(len(texts))))
+    return projected
 
 
 def test_features_are_close_by_the_rare_words_in_common(model: ListConModel) -> None:
