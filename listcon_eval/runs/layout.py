@@ -30,6 +30,16 @@ METRICS, PER_QUERY, RUN, TREC_RUN, TREC_QRELS, PROVENANCE = (
     "provenance.json",
 )
 
+POINTWISE = "pointwise"
+"""What stands as the mode of a system that scores each passage on its own."""
+# Bounds and baselines are no models, and a table says so; other kinds go by the model's name.
+_NO_MODELS = {
+    "bm25": "BM25",
+    "random": "random order",
+    "oracle": "oracle (upper bound)",
+    "run-file": "run file",
+}
+
 
 def results_folder(output: Path) -> Path:
     """The `results` folder that `output` names: itself if it has that name, else the one inside it."""
@@ -67,6 +77,18 @@ class RunRecord:
     mteb: dict[str, float]
     signature: str
     kind: str = "listconranker"
+
+    @property
+    def system(self) -> str:
+        """The short name of what was measured: the model's, or what a bound or a baseline is."""
+        name = self.model.rpartition("/")[2]
+        what = _NO_MODELS.get(self.kind)
+        return name if what is None else what if name == self.kind else f"{what} ({name})"
+
+    @property
+    def shown_mode(self) -> str:
+        """The inference mode; `-` for systems that have only one way to rank."""
+        return "-" if self.mode == POINTWISE else self.mode
 
     @property
     def data_revision(self) -> str:
