@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from listcon_eval.measures import cmteb, mteb_protocol
-from listcon_eval.records import ScoredList
+from listcon_eval.records import NO_PRECISION, POINTWISE, ScoredList
 from listcon_eval.runs import RunRecord, write_run
 from listcon_eval.tasks import Task
 
@@ -36,8 +36,8 @@ def write_overlap_run(output: Path, task: Task, *, model: str = "local/char-pair
         is_official=task.is_official,
         model=model,
         model_revision="1",
-        mode="pointwise",
-        precision="-",
+        mode=POINTWISE,
+        precision=NO_PRECISION,
         queries=len(lists),
         cmteb=card.means,
         mteb=leaderboard.means,

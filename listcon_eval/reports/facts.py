@@ -94,31 +94,31 @@ def gain_by_length(lengths: NDArray[np.int64], gains: NDArray[np.float64]) -> li
     ]
 
 
-def ranks_of_relevant(material: TaskMaterial, system: System) -> NDArray[np.float64]:
-    """The ranks, from 1, of all relevant candidates of all queries in a system's ranking, (R,).
+def tied_ranks(scores: Sequence[float]) -> NDArray[np.int64]:
+    """The first and the last rank, from 1, that each of P candidates can have, (P, 2): they differ where it is tied."""
+    lower = -np.array(scores, dtype=np.float64)
+    return np.stack([rankdata(lower, method="min"), rankdata(lower, method="max")], axis=1).astype(np.int64)
 
-    Tied candidates share the mean of their ranks: any other rule would favour the order that the data lists them in.
-    """
+
+def ranks_of_relevant(material: TaskMaterial, system: System) -> NDArray[np.int64]:
+    """The first and the last rank that each relevant candidate of all queries can have with a system, (R, 2)."""
     ranks = []
     for query_id in material.query_ids:
         entry = system.rankings[query_id]
-        own = rankdata(-np.array(entry.scores, dtype=np.float64), method="average")
-        ranks += [own[place] for place, value in enumerate(entry.relevance) if value > 0]
-    return np.array(ranks)
+        ranks.append(tied_ranks(entry.scores)[np.array(entry.relevance) > 0])
+    return np.concatenate(ranks)
 
 
-def candidate_places(material: TaskMaterial) -> NDArray[np.float64]:
-    """The places, from 1, of all relevant candidates of all queries in the data's order, (R,)."""
+def candidate_places(material: TaskMaterial) -> NDArray[np.int64]:
+    """The places, from 1, of all relevant candidates of all queries in the data's order, as first and last, (R, 2)."""
     rankings = material.ordered.rankings
-    return np.array(
-        [
-            place
-            for query_id in material.query_ids
-            for place, value in enumerate(rankings[query_id].relevance, start=1)
-            if value > 0
-        ],
-        dtype=np.float64,
-    )
+    places = [
+        place
+        for query_id in material.query_ids
+        for place, value in enumerate(rankings[query_id].relevance, start=1)
+        if value > 0
+    ]
+    return np.array([(place, place) for place in places], dtype=np.int64).reshape(-1, 2)
 
 
 def positives_first(material: TaskMaterial) -> tuple[int, int]:
@@ -132,10 +132,16 @@ def positives_first(material: TaskMaterial) -> tuple[int, int]:
     return first, both
 
 
-def share_within(ranks: NDArray[np.float64], depths: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The share of ranks that are at most each depth: (R,) and (K,) to (K,); 0 without ranks."""
-    found = np.searchsorted(np.sort(ranks), depths, side="right")  # (K,)
-    return np.asarray(found / max(len(ranks), 1), dtype=np.float64)
+def share_within(ranks: NDArray[np.int64], depths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The share of candidates that are within each depth: first and last ranks (R, 2) and depths (K,) to (K,).
+
+    A tied candidate counts in equal shares at each of its ranks, as ties broken at random would count it on average:
+    any fixed rule would favour the order that the data lists candidates in.
+    """
+    if not len(ranks):
+        return np.zeros(len(depths))
+    first, last = ranks[:, :1], ranks[:, 1:]  # (R, 1)
+    return np.asarray(np.clip((depths - first + 1) / (last - first + 1), 0, 1).mean(axis=0), dtype=np.float64)
 
 
 def rounds(material: TaskMaterial, system: System) -> list[Round]:

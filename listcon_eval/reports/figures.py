@@ -52,10 +52,10 @@ _SETTINGS: dict[Any, Any] = {
 
 
 class Curve(NamedTuple):
-    """The ranks of relevant passages in one order: a system's, or without one what stood before reranking."""
+    """The first and last ranks of R relevant passages, (R, 2), in a system's order; without one, before reranking."""
 
     name: str
-    ranks: NDArray[np.float64]
+    ranks: NDArray[np.int64]
     system: System | None
 
 

@@ -15,6 +15,7 @@ from listcon_eval.comparison.passages import read_texts
 from listcon_eval.comparison.render import LETTERS
 from listcon_eval.errors import ListconError
 from listcon_eval.measures import Measure
+from listcon_eval.records import NO_PRECISION, POINTWISE
 from listcon_eval.runs import RankedQuery, RunRecord, read_provenance
 
 CANDIDATE_ORDER = "data"
@@ -179,35 +180,33 @@ def gather(
 
 def records_of(materials: Sequence[TaskMaterial]) -> list[RunRecord]:
     """The records for the comparison table; one is made for each TREC run, which has mteb's measures alone."""
-    records = []
-    for material in materials:
-        official = any(system.run.record is not None and system.run.record.is_official for system in material.systems)
-        for system in material.systems:
-            record = system.run.record
-            if record is None:
-                means = {
-                    measure.removeprefix("mteb:"): float(np.mean(list(values.values())))
-                    for measure, values in system.run.values.items()
-                }
-                known = material.ordered.run
-                revision = known.data_revision or system.run.signature.partition("|")[0].rpartition("@")[2]
-                signature = f"{material.task}@{revision}|{system.run.signature.partition('|')[2]}"
-                record = RunRecord(
-                    folder=Path(),
-                    task=material.task,
-                    is_official=official,
-                    model=system.label,
-                    model_revision=system.run.signature.partition("|")[2].partition("|")[0].rpartition("@")[2],
-                    mode="pointwise",
-                    precision="-",
-                    queries=len(material.query_ids),
-                    cmteb={},
-                    mteb=means,
-                    signature=signature,
-                    kind="run-file",
-                )
-            records.append(record)
-    return records
+    return [
+        system.run.record or _trec_record(material, system) for material in materials for system in material.systems
+    ]
+
+
+def _trec_record(material: TaskMaterial, system: System) -> RunRecord:
+    """The record of a TREC run, on the data of the runs beside it, whose judgements it was checked to share."""
+    known = material.ordered.run
+    own_data, _, rest = system.run.signature.partition("|")
+    revision = known.data_revision or own_data.rpartition("@")[2]
+    return RunRecord(
+        folder=Path(),
+        task=material.task,
+        is_official=known.record is not None and known.record.is_official,
+        model=f"run-file/{system.label.partition(' (')[0]}",
+        model_revision=rest.partition("|")[0].rpartition("@")[2],
+        mode=POINTWISE,
+        precision=NO_PRECISION,
+        queries=len(material.query_ids),
+        cmteb={},
+        mteb={
+            measure.removeprefix("mteb:"): float(np.mean(list(values.values())))
+            for measure, values in system.run.values.items()
+        },
+        signature=f"{material.task}@{revision}|{rest}",
+        kind="run-file",
+    )
 
 
 def _chosen(contestants: Sequence[Contestant], before: str | None) -> int | str | None:

@@ -71,6 +71,7 @@ def page(tables: Sequence[Table], tasks: Sequence[TaskPage], progress: Callable[
         lstrip_blocks=True,
         loader=jinja2.FunctionLoader(_template),
     )
+    environment.filters["with_code"] = _with_code
     shown = []
     for number, task in enumerate(tasks):
         figures = {
@@ -111,6 +112,16 @@ def embedded_json(value: Mapping[str, Any]) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def _with_code(text: str) -> str:
+    """A text, escaped, with what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+    )
 
 
 def _template(name: str) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from listcon_eval.comparison.ranking import ranked_places
+from listcon_eval.reports.facts import tied_ranks
 from listcon_eval.reports.material import TaskMaterial
 from listcon_eval.runs import RankedQuery
 
@@ -63,11 +63,13 @@ def _start(material: TaskMaterial) -> list[int]:
 
 
 def _chosen(material: TaskMaterial, most: int) -> list[int]:
-    """The places of the queries to give passages for, in the order of the task."""
+    """The places of the queries to give passages for, in the order of the task.
+
+    In turns: the worst of each system, and the one that moved most between any two.
+    """
     ap = np.array([system.ap for system in material.systems])  # (S, Q)
-    worst = np.argsort(ap.mean(axis=0), kind="stable")
-    moved = np.argsort(-(ap.max(axis=0) - ap.min(axis=0)), kind="stable")
-    turns = dict.fromkeys(int(place) for pair in zip(worst, moved, strict=True) for place in pair)
+    orders = [*np.argsort(ap, axis=1, kind="stable"), np.argsort(ap.min(axis=0) - ap.max(axis=0), kind="stable")]
+    turns = dict.fromkeys(int(place) for turn in zip(*orders, strict=True) for place in turn)
     return sorted(list(turns)[:most])
 
 
@@ -109,6 +111,5 @@ def _passages(
 
 def _ranks(entry: RankedQuery) -> list[list[int]]:
     """The first and the last rank that each relevant candidate can have: they differ where scores are tied."""
-    scores = -np.array(entry.scores, dtype=np.float64)
-    first, last = rankdata(scores, method="min"), rankdata(scores, method="max")
-    return sorted([int(first[at]), int(last[at])] for at, value in enumerate(entry.relevance) if value > 0)
+    ranks = tied_ranks(entry.scores)
+    return sorted([int(ranks[at, 0]), int(ranks[at, 1])] for at, value in enumerate(entry.relevance) if value > 0)

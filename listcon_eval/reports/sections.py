@@ -156,7 +156,7 @@ def _positions(material: TaskMaterial) -> Iterator[Section]:
     rows = tuple(
         (
             f"{'after' if curve.system else 'before'}, {curve.name}",
-            f"{float(np.median(curve.ranks)):g}",
+            f"{float(np.median(curve.ranks.mean(axis=1))):g}",
             *(_percent(share) for share in facts.share_within(curve.ranks, depths)),
         )
         for curve in curves
@@ -166,7 +166,7 @@ def _positions(material: TaskMaterial) -> Iterator[Section]:
         title,
         f"The share of the {relevant} relevant passages that stand within the first k.",
         figures.relevant_positions(curves, int(material.lengths.max())),
-        notes=(note, "Tied passages share the mean of their ranks."),
+        notes=(note, "A tied passage counts in equal shares at each of the ranks it can have."),
         numbers=Numbers(("Order", "Median rank", *(f"Within {k}, %" for k in depths)), rows),
     )
 

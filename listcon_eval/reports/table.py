@@ -11,7 +11,7 @@ from math import nan
 import pandas as pd
 
 from listcon_eval.measures import Measure
-from listcon_eval.records import PRECISIONS
+from listcon_eval.records import NO_PRECISION
 from listcon_eval.reports.published import MAP, Key, published_key, published_rows
 from listcon_eval.runs import RunRecord
 
@@ -212,4 +212,4 @@ def _measured(runs: Sequence[RunRecord], measure: Measure, columns: Mapping[tupl
 
 def _precision(run: RunRecord) -> list[str]:
     """The precision in words; a source that reads "measured, published" would say two things at once."""
-    return [f"{run.precision} precision"] if run.precision in PRECISIONS else []
+    return [] if run.precision == NO_PRECISION else [f"{run.precision} precision"]

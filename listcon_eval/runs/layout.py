@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from listcon_eval.errors import ListconError
+from listcon_eval.records import POINTWISE
 
 RESULTS = "results"
 METRICS, PER_QUERY, RUN, TREC_RUN, TREC_QRELS, PROVENANCE = (
@@ -30,8 +31,6 @@ METRICS, PER_QUERY, RUN, TREC_RUN, TREC_QRELS, PROVENANCE = (
     "provenance.json",
 )
 
-POINTWISE = "pointwise"
-"""What stands as the mode of a system that scores each passage on its own."""
 # Bounds and baselines are no models, and a table says so; other kinds go by the model's name.
 _NO_MODELS = {
     "bm25": "BM25",
@@ -83,7 +82,10 @@ class RunRecord:
         """The short name of what was measured: the model's, or what a bound or a baseline is."""
         name = self.model.rpartition("/")[2]
         what = _NO_MODELS.get(self.kind)
-        return name if what is None else what if name == self.kind else f"{what} ({name})"
+        if what is None:
+            return name
+        variant = name.removeprefix(self.kind).lstrip("-")
+        return f"{what} ({variant})" if variant else what
 
     @property
     def shown_mode(self) -> str:

@@ -86,20 +86,30 @@ def test_gain_by_length_bins_few_lengths_one_by_one_and_many_by_queries() -> Non
     assert all(row.gain == pytest.approx((row.shortest + row.longest) / 2) for row in found)
 
 
-def test_tied_passages_share_the_mean_of_their_ranks() -> None:
+def test_ranks_before_and_after() -> None:
     own = material(contestant("plain", ROWS, [0.5, 0.25]))
-    # q1: 2.5 is first and 0.9 third; q2: two tied candidates are both at 1.5
-    assert facts.ranks_of_relevant(own, own.systems[0]).tolist() == [3.0, 1.0, 1.5]
-    assert facts.candidate_places(own).tolist() == [1.0, 3.0, 2.0]
+    # q1: 2.5 is first and 0.9 third; q2: either of two tied candidates can be first
+    assert facts.ranks_of_relevant(own, own.systems[0]).tolist() == [[3, 3], [1, 1], [1, 2]]
+    assert facts.candidate_places(own).tolist() == [[1, 1], [3, 3], [2, 2]]
     assert facts.positives_first(own) == (0, 2)
     listed = {"q1": ([1.0, 0.5, 0.2], [0] * 3, [1, 2, 0]), "q2": ([1.0], [0], [1])}
     assert facts.positives_first(material(contestant("plain", listed, [1, 1]))) == (1, 1)
 
 
-def test_share_within() -> None:
-    shares = facts.share_within(np.array([3.0, 1.0, 1.5]), np.array([1, 2, 3]))
-    assert shares.tolist() == pytest.approx([1 / 3, 2 / 3, 1])
-    assert facts.share_within(np.array([]), np.array([1])).tolist() == [0]
+def test_a_tied_passage_counts_as_ties_broken_at_random() -> None:
+    depths = np.array([1, 2, 3, 4])
+    assert facts.share_within(np.array([[3, 3], [1, 1]]), depths).tolist() == [0.5, 0.5, 1, 1]
+    assert facts.share_within(np.array([[1, 2], [1, 2]]), depths).tolist() == [0.5, 1, 1, 1]  # an oracle's two
+    assert facts.share_within(np.zeros((0, 2), dtype=np.int64), depths).tolist() == [0] * 4
+    scores = [0.5, 0.5, 0.5, 0.9, 0.1]
+    relevant = np.array([True, False, True, False, True])
+    generator = np.random.default_rng(0)
+    found = np.zeros(4)
+    for _ in range(4000):
+        order = np.lexsort((generator.random(5), -np.array(scores)))
+        found += [relevant[order[:depth]].sum() / 3 for depth in depths]
+    expected = facts.share_within(facts.tied_ranks(scores)[relevant], depths)
+    assert expected == pytest.approx(found / 4000, abs=0.02)
 
 
 def test_rounds_tell_the_dropped_from_the_last_round_of_a_list() -> None:

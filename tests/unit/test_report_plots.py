@@ -152,6 +152,10 @@ def test_embedded_json_cannot_end_its_element() -> None:
         embedded_json({"a": float("nan")})
 
 
+def test_code_in_a_reason_is_code_and_the_rest_is_escaped() -> None:
+    assert page._with_code("a <b> `run --x <y>` c") == "a &lt;b&gt; <code>run --x &lt;y&gt;</code> c"
+
+
 def test_a_missing_extra_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     check_installed()
     monkeypatch.setattr(page, "find_spec", lambda name: None if name == "matplotlib" else object())

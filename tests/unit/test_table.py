@@ -10,6 +10,7 @@ import pytest
 
 from listcon_eval.errors import ListconError
 from listcon_eval.measures import Measure
+from listcon_eval.records import NO_PRECISION
 from listcon_eval.reports import Table, comparison
 from listcon_eval.reports.block import has_block, markdown_block, update_block, with_block
 from listcon_eval.reports.published import published_key
@@ -39,7 +40,7 @@ def record(
         model=model,
         model_revision=revision,
         mode=mode,
-        precision="published" if kind == "listconranker" else "-",
+        precision="published" if kind == "listconranker" else NO_PRECISION,
         queries=1,
         cmteb=dict({"map": percent / 100} if cmteb is None else cmteb),
         mteb={"map_at_1000": percent / 100},
@@ -114,7 +115,7 @@ def test_the_best_is_bold_and_the_oracle_never_is() -> None:
     ]
     (table,) = tables(*runs)
     names = [row.model for row in table.rows]
-    assert names == ["oracle (upper bound)", "BM25 (bm25-char)", "model", "random order"]
+    assert names == ["oracle (upper bound)", "BM25 (char)", "model", "random order"]
     # equal as printed is equal; a column with one number has no best
     assert [row["a"] for row in table.best] == [False, True, True, False]
     assert [any((row["b"], row["c"], row["Avg."])) for row in table.best] == [False] * 4
