@@ -13,6 +13,9 @@ _MOST_BINS = 8
 _TIE = 1e-9  # as comparison.statistics counts ties
 # Phases of a run that are no work on queries
 _ONCE = ("load",)
+_MEASURE = "measure"
+NOT_RANKED = 10**9
+"""The rank of a candidate that a system did not rank: beyond every depth."""
 
 
 class Count(NamedTuple):
@@ -68,6 +71,11 @@ class Times(NamedTuple):
         """Seconds of all phases; phases may overlap, so it may be more than the wall time."""
         return sum(self.seconds.values())
 
+    @property
+    def ranking(self) -> float:
+        """Seconds of the phases that rank: all but the computing of metrics."""
+        return sum(seconds for phase, seconds in self.seconds.items() if phase != _MEASURE)
+
 
 def count_changes(before: NDArray[np.float64], after: NDArray[np.float64]) -> Count:
     """How many queries rose, stayed and fell, (Q,) each."""
@@ -101,11 +109,16 @@ def tied_ranks(scores: Sequence[float]) -> NDArray[np.int64]:
 
 
 def ranks_of_relevant(material: TaskMaterial, system: System) -> NDArray[np.int64]:
-    """The first and the last rank that each relevant candidate of all queries can have with a system, (R, 2)."""
+    """The first and the last rank that each relevant candidate of all queries can have with a system, (R, 2).
+
+    A candidate that a TREC run does not list has the rank `NOT_RANKED`.
+    """
     ranks = []
     for query_id in material.query_ids:
-        entry = system.rankings[query_id]
+        entry, listed = system.rankings[query_id], material.ordered.rankings[query_id]
         ranks.append(tied_ranks(entry.scores)[np.array(entry.relevance) > 0])
+        relevant = {doc_id for doc_id, value in zip(listed.doc_ids, listed.relevance, strict=True) if value > 0}
+        ranks.append(np.full((len(relevant.difference(entry.doc_ids)), 2), NOT_RANKED))
     return np.concatenate(ranks)
 
 

@@ -123,9 +123,9 @@ def gain_by_length(material: TaskMaterial, pairs: Sequence[tuple[System, System]
         axes.scatter(
             material.lengths,
             gains,
-            s=8,
+            s=11,
             color=colour(iterative),
-            alpha=0.25,
+            alpha=0.35,
             linewidths=0,
             rasterized=len(gains) > _MOST_POINTS,
         )

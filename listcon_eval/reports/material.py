@@ -87,8 +87,7 @@ class TaskMaterial:
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Candidates a query, (Q,)."""
-        first = self.systems[0].rankings
-        return np.array([len(first[query_id].doc_ids) for query_id in self.query_ids])
+        return np.array([len(self.ordered.rankings[query_id].doc_ids) for query_id in self.query_ids])
 
     @cached_property
     def is_in_candidate_order(self) -> bool:

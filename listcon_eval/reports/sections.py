@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from listcon_eval.reports import facts, figures
 from listcon_eval.reports.figures import MODES_EQUAL, Curve
@@ -156,7 +157,7 @@ def _positions(material: TaskMaterial) -> Iterator[Section]:
     rows = tuple(
         (
             f"{'after' if curve.system else 'before'}, {curve.name}",
-            f"{float(np.median(curve.ranks.mean(axis=1))):g}",
+            _median(curve.ranks),
             *(_percent(share) for share in facts.share_within(curve.ranks, depths)),
         )
         for curve in curves
@@ -171,12 +172,20 @@ def _positions(material: TaskMaterial) -> Iterator[Section]:
     )
 
 
+def _median(ranks: NDArray[np.int64]) -> str:
+    median = float(np.median(ranks.mean(axis=1)))
+    return f"{median:g}" if median < facts.NOT_RANKED / 2 else "not ranked"
+
+
 def _before(material: TaskMaterial) -> tuple[list[Curve], str]:
     """The curve of the data's candidate order where that is what stood before, and what has to be known of it."""
     if material.before is not None:
         return [], f"Before is the ranking of {material.before.name}, over the same candidates."
     if not material.is_in_candidate_order:
-        return [], "TREC run files do not hold the order of the candidates, so there is no curve for before."
+        return [], (
+            "TREC run files do not hold the order of the candidates, so there is no curve for before, and relevant "
+            "documents that they do not list are not counted."
+        )
     order = [Curve("candidate order of the data", facts.candidate_places(material), None)]
     first, both = facts.positives_first(material)
     if not first:
@@ -231,12 +240,15 @@ def _time(material: TaskMaterial) -> Iterator[Section]:
             system.name,
             *(f"{found.seconds.get(phase, 0.0):.2f}" for phase in phases),
             f"{found.total:.2f}",
-            _rate(found.passages, found.total),
-            _rate(found.queries, found.total),
+            _rate(found.passages, found.ranking),
+            _rate(found.queries, found.ranking),
         )
         for system, found in timed
     )
-    notes = ["Phases can overlap, so their sum can be more than the time on the clock; loading the model is left out."]
+    notes = [
+        "Phases can overlap, so their sum can be more than the time on the clock. Loading the model is left out; "
+        "throughput leaves out measuring too."
+    ]
     reusing = [s.letter for s, found in timed if found.seconds.get("encode") == 0 and found.seconds.get("list", 0) > 0]
     if reusing:
         notes.append(

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, DRIVER, chromium, log, requests, set_width
-from overlap import write_overlap_run
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from browser import CHROMIUM, DRIVER, chromium, log, requests, set_width
 from end_to_end.test_compare_and_show import listcon_eval
 from listcon_eval.evaluation import Request, evaluate
 from listcon_eval.records import MODES
 from listcon_eval.runs import find_runs
 from listcon_eval.tasks import local_task, mini_task
+from overlap import write_overlap_run
 from texts import random_list
 
 HOSTILE = (

@@ -96,6 +96,16 @@ def test_ranks_before_and_after() -> None:
     assert facts.positives_first(material(contestant("plain", listed, [1, 1]))) == (1, 1)
 
 
+def test_what_a_trec_run_does_not_list_is_not_ranked() -> None:
+    short = {"q1": ([2.0], [0], [1]), "q2": SHORT}  # of q1's candidates the first alone
+    trec = contestant("other", short, [0.5, 0.7], mode=None, measure="mteb:map_at_1000")
+    own = material(trec, contestant("plain", ROWS, [0.5, 0.25]))
+    assert own.lengths.tolist() == [4, 2]
+    ranks = facts.ranks_of_relevant(own, own.systems[0])
+    assert ranks.tolist() == [[1, 1], [facts.NOT_RANKED] * 2, [1, 2]]
+    assert facts.share_within(ranks, np.array([4])).tolist() == pytest.approx([2 / 3])
+
+
 def test_a_tied_passage_counts_as_ties_broken_at_random() -> None:
     depths = np.array([1, 2, 3, 4])
     assert facts.share_within(np.array([[3, 3], [1, 1]]), depths).tolist() == [0.5, 0.5, 1, 1]

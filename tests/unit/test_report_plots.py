@@ -103,14 +103,14 @@ def test_a_figure_in_a_page_is_of_the_page() -> None:
 
 
 def test_every_section_has_a_figure_or_a_reason(seconds: dict[str, float]) -> None:
-    seconds.update(load=9.0, encode=0.0, list=2.0)
+    seconds.update(load=9.0, encode=0.0, list=2.0, measure=3.0)
     full = sections(material(*both_modes()))
     assert [section.key for section in full] == ["ap", "modes", "length", "positions", "rounds", "time"]
     assert all(section.figure is not None and section.caption for section in full)
     time = full[-1]
     assert time.numbers is not None
-    # loading is no work on queries: 6 candidates and 2 queries in 2 s
-    assert time.numbers.rows[0][1:] == ("0.00", "2.00", "2.00", "3", "1")
+    # loading is no work on queries, and measuring no ranking: 6 candidates and 2 queries in 2 s
+    assert time.numbers.rows[0][1:] == ("0.00", "2.00", "3.00", "5.00", "3", "1")
     assert any("a, b encoded nothing" in note for note in time.notes)
     seconds.clear()
     single = sections(material(contestant("plain", {"q": ([0.1, 0.2], [0, 0], [0, 0])}, [0.0])))

@@ -13,6 +13,7 @@ from listcon_eval.measures import Measure
 from listcon_eval.records import NO_PRECISION
 from listcon_eval.reports import Table, comparison
 from listcon_eval.reports.block import has_block, markdown_block, update_block, with_block
+from listcon_eval.reports.page import page
 from listcon_eval.reports.published import published_key
 from listcon_eval.reports.styles import as_csv, as_json, as_latex, as_text
 from listcon_eval.runs import RunRecord
@@ -172,6 +173,16 @@ def test_names_do_not_break_markdown_or_latex() -> None:
     for rule in ("toprule", "midrule", "bottomrule"):
         assert latex.count(rf"\{rule}") == 1
     assert r"\hline" not in latex
+
+
+def test_the_page_shows_differences_and_escapes_names() -> None:
+    runs = [*official("ByteDance/ListConRanker", (90.6, 88.0)), *official("org/<script>alert(1)", (1.0,))]
+    text = page(tables(*runs, published=True), [])
+    assert text.count("<script>alert") == 0
+    assert "&lt;script&gt;alert(1)" in text
+    assert '90.60<br><small class="close">+0.05 ✓</small>' in text
+    assert '88.00<br><small class="far">-1.38 ✗</small>' in text
+    assert "<strong>91.39</strong>" in text
 
 
 BLOCK = "head\r\nwrite `<!-- listcon-eval table -->` here\r\n<!-- listcon-eval table -->\r\nold\r\n<!-- end -->\r\ntail"
