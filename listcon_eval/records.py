@@ -6,6 +6,10 @@ Mode = Literal["conventional", "iterative"]
 Precision = Literal["published", "precise"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+POINTWISE = "pointwise"
+"""The mode of a system that scores each passage without the others: it has no inference modes."""
+NO_PRECISION = "none"
+"""The precision of a system that has no such choice."""
 
 
 class CandidateList(NamedTuple):

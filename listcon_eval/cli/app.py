@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from listcon_eval import __version__
-from listcon_eval.cli import bench, check, compare, doctor, export, inspect, run, train
+from listcon_eval.cli import bench, check, compare, doctor, export, inspect, report, run, train
 from listcon_eval.cli.console import say
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.command()(run.run)
 app.command()(train.train)
 app.command()(inspect.table)
 app.command()(inspect.tasks)
+app.command()(report.report)
 app.command()(compare.compare)
 app.command()(compare.show)
 app.command()(check.check)

@@ -1,5 +1,6 @@
 """`listcon-eval table` and `listcon-eval tasks`."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,34 +26,65 @@ def table(
     measure: Annotated[
         str, typer.Option("--measure", help="cmteb:map, cmteb:mrr_10, mteb:map_at_1000, ...")
     ] = "cmteb:map",
-    style: Style = "terminal",
+    style: Annotated[
+        Literal["terminal", "markdown", "latex", "csv", "json"],
+        typer.Option("--format", help="For people: terminal, markdown, latex. For programs: csv, json."),
+    ] = "terminal",
+    readme: Annotated[
+        Path | None,
+        typer.Option(
+            "--readme",
+            help="A Markdown file whose lines between `<!-- listcon-eval table -->` and `<!-- end -->` become the "
+            "table; nothing else in it changes.",
+        ),
+    ] = None,
 ) -> None:
-    """Print the comparison table of the results on disk.
+    """Print the comparison table of the results on disk: percent, the best of each column in bold.
+
+    The average stands only in rows with a number for every task. Rows of official tasks in cmteb:map whose model and
+    mode the model card has are held against it: the difference, and whether it is within 0.1 point.
 
     Examples:
       listcon-eval table --published
 
-      listcon-eval table my-output --measure mteb:map_at_1000 --format markdown
+      listcon-eval table my-output --measure mteb:map_at_1000 --format latex
+
+      listcon-eval table --published --readme README.md
     """
     from listcon_eval.measures import Measure
-    from listcon_eval.reports import comparison
-    from listcon_eval.reports.table import MAP
+    from listcon_eval.reports import comparison, styles
+    from listcon_eval.reports.block import markdown_block, update_block
+    from listcon_eval.reports.published import MAP
     from listcon_eval.runs import find_runs, results_folder
     from listcon_eval.tasks import OFFICIAL
 
     wanted = Measure.parse(measure)
     if published and wanted != MAP:
         raise ListconError(f"--published has figures for {MAP} only, not for {wanted}: leave one of the two out")
+    if readme is not None and style not in ("terminal", "markdown"):
+        raise ListconError(f"--readme writes Markdown, not {style}: leave --format out")
     runs = list(find_runs(results)) if results_folder(results).is_dir() or not published else []
     tables = comparison(runs, measure=wanted, with_published=published, official_order=[task.name for task in OFFICIAL])
     if not tables:
         raise ListconError(
             f"no runs under {results_folder(results)}: `listcon-eval run --output {results}` writes them"
         )
-    for shown in tables:
-        say(f"{shown.render(_TABULATE[style])}\n")
-    for record in runs:
-        say(f"- `{record.signature}`" if style == "markdown" else record.signature)
+    if readme is not None:
+        update_block(readme, markdown_block(tables, runs))
+        say(str(readme))
+    elif style == "json":
+        say(json.dumps(styles.as_json(tables), ensure_ascii=False, indent=2, allow_nan=False))
+    elif style == "csv":
+        say(styles.as_csv(tables).rstrip("\n"))
+    elif style == "latex":
+        say("\n\n".join(map(styles.as_latex, tables)))
+    elif style == "markdown":
+        say(markdown_block(tables, runs))
+    else:
+        for shown in tables:
+            say(f"{styles.as_text(shown)}\n")
+        for record in runs:
+            say(record.signature)
 
 
 @ends_well

@@ -150,7 +150,7 @@ def compare(
         raise ListconError(f"the runs have no task in common ({has}): give runs of the same tasks")
     rows = {name: [contestant.tasks[name] for contestant in contestants] for name in everywhere}
     for name, runs in rows.items():
-        _check_comparable(name, contestants, runs)
+        check_comparable(name, contestants, runs)
     chosen = _chosen(measures, rows, contestants)
     pairs = _correct({name: _pairs(runs, chosen, resamples, seed) for name, runs in rows.items()})
     return Comparison(
@@ -188,7 +188,17 @@ def _values(run: TaskRun, measure: Measure) -> Mapping[str, float]:
     return run.values[str(measure)]
 
 
-def _check_comparable(task: str, contestants: Sequence[Contestant], runs: Sequence[TaskRun]) -> None:
+def check_comparable(task: str, contestants: Sequence[Contestant], runs: Sequence[TaskRun]) -> None:
+    """Check that runs of one task can be laid side by side.
+
+    Args:
+        task: the task's name.
+        contestants: whose runs they are.
+        runs: the runs, in the same order.
+
+    Raises:
+        ListconError: they are over different data or different queries; says which.
+    """
     revisions = {run.data_revision: c.label for c, run in zip(contestants, runs, strict=True) if run.data_revision}
     if len(revisions) > 1:
         seen = "; ".join(f"{label}: {revision}" for revision, label in revisions.items())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from listcon_eval.errors import ListconError
+from listcon_eval.records import NO_PRECISION
 from listcon_eval.runs import RankedQuery, RunRecord, package_versions, read_per_query, read_rankings, runs_at
 from listcon_eval.runs.layout import TREC_QRELS
 from listcon_eval.runs.trec import read_qrels, read_trec_run, short_hash
@@ -20,6 +21,7 @@ class TaskRun:
         signature: what its numbers depend on.
         values: measure (as `cmteb:map`) -> query id -> value, 0 to 1.
         load_rankings: reads the ranked candidates, by query id; they are large and seldom needed.
+        record: the run of this package; None for a TREC run file.
     """
 
     task: str
@@ -27,6 +29,7 @@ class TaskRun:
     signature: str
     values: Mapping[str, Mapping[str, float]]
     load_rankings: Callable[[], Mapping[str, RankedQuery]]
+    record: RunRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,20 @@ def _by_task(records: Sequence[RunRecord]) -> dict[str, TaskRun]:
 
 def _folder_run(record: RunRecord) -> TaskRun:
     return TaskRun(
-        record.task, record.data_revision, record.signature, read_per_query(record), lambda: read_rankings(record)
+        record.task,
+        record.data_revision,
+        record.signature,
+        read_per_query(record),
+        lambda: read_rankings(record),
+        record,
     )
 
 
 def _labels(record: RunRecord, path: Path) -> list[str]:
     """Names of a contestant, from the shortest to the one that tells it from every other."""
-    name = f"{record.model.rpartition('/')[2]}, {record.mode}, {record.precision}"
+    mode = [] if record.shown_mode == "-" else [record.mode]
+    precision = [] if record.precision == NO_PRECISION else [record.precision]
+    name = ", ".join([record.system, *mode, *precision])
     return [name, f"{name}, {record.model_revision[:14]}", f"{name} ({path})", f"{name} ({record.folder.parent})"]
 
 

@@ -6,7 +6,7 @@ revision when it came from the hub.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,7 +86,8 @@ def shown_query(record: RunRecord, query_id: str, *, data: Path | None = None, t
         near = difflib.get_close_matches(query_id, rankings, n=3) or list(rankings)[:3]
         raise ListconError(f"{record.folder} has no query {query_id!r}; it has {len(rankings)}, such as {_list(near)}")
     entry = rankings[query_id]
-    texts, missing = _texts(record, query_id, data)
+    found, missing = read_texts(record, {query_id}, data)
+    texts = found.get(query_id, {})
     passages = (
         Passage(
             rank,
@@ -115,8 +116,22 @@ def _list(names: list[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _texts(record: RunRecord, query_id: str, data: Path | None) -> tuple[dict[str, str], str | None]:
-    """The candidates' texts by document id, or why they cannot be had."""
+def read_texts(
+    record: RunRecord, query_ids: Collection[str], data: Path | None = None
+) -> tuple[dict[str, dict[str, str]], str | None]:
+    """The candidates' texts of some of a run's queries, or why they cannot be had.
+
+    Args:
+        record: the run.
+        query_ids: the queries.
+        data: the data to read from; by default where the run had its data from.
+
+    Returns:
+        Query id -> document id -> text, and None; or nothing, and the reason.
+
+    Raises:
+        ListconError: `data` is not the run's data.
+    """
     source = read_provenance(record)["data"]
     try:
         task = _task(record, source) if data is None else _given(record, data)
@@ -126,8 +141,8 @@ def _texts(record: RunRecord, query_id: str, data: Path | None) -> tuple[dict[st
         if data is not None:
             raise
         return {}, f"{error} (or give the run's data with --data PATH)"
-    row = next(row for row in task.candidate_lists() if row.query_id == query_id)
-    return dict(zip(row.doc_ids, row.passages, strict=True)), None
+    rows = (row for row in task.candidate_lists() if row.query_id in query_ids)
+    return {row.query_id: dict(zip(row.doc_ids, row.passages, strict=True)) for row in rows}, None
 
 
 def _task(record: RunRecord, source: Mapping[str, Any]) -> Task:

@@ -187,21 +187,21 @@ def _latex_table(comparison: Comparison, task: TaskComparison) -> str:
         f"(paired randomisation test, Holm, p <= {comparison.level:g})."
     )
     lines += [
-        rf"\caption{{{_escaped(caption)}}}",
+        rf"\caption{{{latex_escaped(caption)}}}",
         rf"\begin{{tabular}}{{ll{'r' * len(comparison.measures)}}}",
         r"\toprule",
     ]
-    lines += [" & ".join(["\\#", "Run", *(_escaped(str(measure)) for measure in comparison.measures)]) + r" \\"]
+    lines += [" & ".join(["\\#", "Run", *(latex_escaped(str(measure)) for measure in comparison.measures)]) + r" \\"]
     lines += [r"\midrule"]
     lines += [
-        " & ".join([letter, _escaped(label), *(cell(place, measure) for measure in comparison.measures)]) + r" \\"
+        " & ".join([letter, latex_escaped(label), *(cell(place, measure) for measure in comparison.measures)]) + r" \\"
         for place, (letter, label) in enumerate(zip(LETTERS, comparison.labels, strict=False))
     ]
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join(lines)
 
 
-def _escaped(text: str) -> str:
+def latex_escaped(text: str) -> str:
     r"""Text with LaTeX's special characters escaped: `map_at_1000` becomes `map\_at\_1000`."""
     text = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", "/"))
     return text.replace("<=", r"$\leq$").replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")

@@ -1,4 +1,4 @@
-"""Tables of runs."""
+"""Tables of runs, and the report: one page with figures and every query."""
 
 from listcon_eval.reports.table import Table, comparison
 

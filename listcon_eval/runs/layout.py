@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from listcon_eval.errors import ListconError
+from listcon_eval.records import POINTWISE
 
 RESULTS = "results"
 METRICS, PER_QUERY, RUN, TREC_RUN, TREC_QRELS, PROVENANCE = (
@@ -29,6 +30,14 @@ METRICS, PER_QUERY, RUN, TREC_RUN, TREC_QRELS, PROVENANCE = (
     "qrels.trec",
     "provenance.json",
 )
+
+# Bounds and baselines are no models, and a table says so; other kinds go by the model's name.
+_NO_MODELS = {
+    "bm25": "BM25",
+    "random": "random order",
+    "oracle": "oracle (upper bound)",
+    "run-file": "run file",
+}
 
 
 def results_folder(output: Path) -> Path:
@@ -67,6 +76,21 @@ class RunRecord:
     mteb: dict[str, float]
     signature: str
     kind: str = "listconranker"
+
+    @property
+    def system(self) -> str:
+        """The short name of what was measured: the model's, or what a bound or a baseline is."""
+        name = self.model.rpartition("/")[2]
+        what = _NO_MODELS.get(self.kind)
+        if what is None:
+            return name
+        variant = name.removeprefix(self.kind).lstrip("-")
+        return f"{what} ({variant})" if variant else what
+
+    @property
+    def shown_mode(self) -> str:
+        """The inference mode; `-` for systems that have only one way to rank."""
+        return "-" if self.mode == POINTWISE else self.mode
 
     @property
     def data_revision(self) -> str:

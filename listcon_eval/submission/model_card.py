@@ -16,11 +16,11 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from listcon_eval.errors import ListconError
 from listcon_eval.files import write_text
 from listcon_eval.reports import comparison
+from listcon_eval.reports.block import has_block, markdown_block, with_block
 from listcon_eval.runs import RunRecord
 from listcon_eval.submission.chosen import official_of, reasons_against
 from listcon_eval.tasks import OFFICIAL
 
-TABLE_START, TABLE_END = "<!-- listcon-eval table -->", "<!-- end -->"
 CARD_METRICS = ("map", "mrr_1", "mrr_10", "mrr_5")  # in the published card's order
 _KEY = "model-index"
 _FRONT_MATTER = re.compile(
@@ -90,8 +90,9 @@ def update_readme(path: Path, records: Sequence[RunRecord]) -> list[str]:
     changed = [f"{_KEY}: {', '.join(record.task for record in records)}"]
     line_break = _line_break(text)
     text = _with_front_matter(text, index, [record.signature for record in records], line_break, path)
-    if TABLE_START in text:
-        text = _with_table(text, records, line_break, path)
+    if has_block(text):
+        tables = comparison(records, with_published=True, official_order=[task.name for task in OFFICIAL])
+        text = with_block(text, markdown_block(tables, records), path)
         changed.append("the comparison table")
     write_text(path, text)
     return changed
@@ -172,14 +173,3 @@ def _merged(known: object, index: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _identity(result: Mapping[str, Any]) -> tuple[object, ...]:
     data = result.get("dataset") or {}
     return (result.get("task", {}).get("type"), data.get("type"), data.get("config"), data.get("split"))
-
-
-def _with_table(text: str, records: Sequence[RunRecord], line_break: str, path: Path) -> str:
-    start = text.index(TABLE_START) + len(TABLE_START)
-    end = text.find(TABLE_END, start)
-    if end < 0:
-        raise ListconError(f"{path}: {TABLE_START} has no {TABLE_END} after it; add one, and export again")
-    tables = comparison(records, with_published=True, official_order=[task.name for task in OFFICIAL])
-    lines = [*(table.render("github") for table in tables), "\n".join(f"- `{record.signature}`" for record in records)]
-    body = "\n\n".join(["", *lines, ""]).replace("\n", line_break)
-    return text[:start] + body + text[end:]

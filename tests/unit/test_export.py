@@ -293,7 +293,7 @@ def test_a_readme_without_front_matter_gets_one(official: Path, tmp_path: Path) 
     [
         ("---\ntags: [a\n---\n", "its front matter is no YAML"),
         ("---\n- a\n---\n", "its front matter is a list"),
-        ("{}<!-- listcon-eval table -->\n", "has no <!-- end --> after it"),
+        ("{}\n<!-- listcon-eval table -->\n", "has no <!-- end --> after it"),
         ("---\n{license: mit, model-index: []}\n---\n", "not written as one key a line"),
     ],
 )
