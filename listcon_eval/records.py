@@ -6,6 +6,10 @@ Mode = Literal["conventional", "iterative"]
 Precision = Literal["published", "precise"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+POINTWISE = "pointwise"
+"""The mode of a system that scores each passage without the others: it has no inference modes."""
+NO_PRECISION = "none"
+"""The precision of a system that has no such choice."""
 
 
 class CandidateList(NamedTuple):
@@ -31,8 +35,8 @@ class RankedList(NamedTuple):
 
     Attributes:
         scores: P final scores in candidate order; higher ranks first. Conventional: a probability.
-            Iterative: the probability in the round a passage left, plus that round's number.
-        rounds: P round numbers, the round each passage left in; all 0 in conventional inference.
+            Iterative: the probability in the round a passage left, plus that round's number. Other systems: their own.
+        rounds: P round numbers, the round each passage left in; all 0 but in iterative inference.
     """
 
     scores: tuple[float, ...]

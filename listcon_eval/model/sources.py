@@ -20,7 +20,7 @@ PUBLISHED_REVISION = "2852d459b0e3942733da8756b809f3659649d5a6"
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 # Everything a checkpoint is made of, and no code.
-_WANTED_FILES = ("*.json", "*.txt", "*.safetensors", "*.bin", "*.pt", "*.model")
+_WANTED_FILES = ("*.json", "*.jinja", "*.txt", "*.safetensors", "*.bin", "*.pt", "*.model")
 
 
 class Source(NamedTuple):
