@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from listcon_eval.errors import ListconError
+from listcon_eval.records import NO_PRECISION
 from listcon_eval.runs import RankedQuery, RunRecord, package_versions, read_per_query, read_rankings, runs_at
 from listcon_eval.runs.layout import TREC_QRELS
 from listcon_eval.runs.trec import read_qrels, read_trec_run, short_hash
@@ -81,7 +82,8 @@ def _folder_run(record: RunRecord) -> TaskRun:
 
 def _labels(record: RunRecord, path: Path) -> list[str]:
     """Names of a contestant, from the shortest to the one that tells it from every other."""
-    name = f"{record.model.rpartition('/')[2]}, {record.mode}, {record.precision}"
+    precision = [] if record.precision == NO_PRECISION else [record.precision]
+    name = ", ".join([record.model.rpartition("/")[2], record.mode, *precision])
     return [name, f"{name}, {record.model_revision[:14]}", f"{name} ({path})", f"{name} ({record.folder.parent})"]
 
 

@@ -1,5 +1,6 @@
 """BM25 over the candidates of each query, by the library bm25s."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -12,6 +13,8 @@ from listcon_eval.errors import ListconError
 from listcon_eval.kinds.detection import Found
 from listcon_eval.kinds.system import Job, Options, System
 from listcon_eval.records import CandidateList, RankedList
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets DEBUG for itself, and tells of every index
 
 K1, B = 1.2, 0.75  # Lucene's
 Tokens = Callable[[str], list[str]]
