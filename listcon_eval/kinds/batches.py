@@ -19,6 +19,17 @@ WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".txt", ".mode
 """Suffixes of the files that decide a model's scores: weights, configuration, tokenizer, prompts."""
 
 
+def network_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """The number format of a network's weights: float16 as published on an accelerator, float32 otherwise.
+
+    Raises:
+        ListconError: for another precision.
+    """
+    if precision not in ("published", "precise"):
+        raise ListconError(f"this kind of system has no precision {precision!r}: give published or precise")
+    return torch.float16 if precision == "published" and device.type != "cpu" else torch.float32
+
+
 def chunks(lengths: Sequence[int], budgets: Budgets) -> Iterator[NDArray[np.int64]]:
     """Cut units, the longest first, into chunks for a journal: yields the places of a chunk's units, (n,).
 

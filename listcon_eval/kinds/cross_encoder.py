@@ -11,9 +11,9 @@ from torch import nn
 
 from listcon_eval.errors import ListconError
 from listcon_eval.files import sha256_of_folder
-from listcon_eval.inference.devices import choose_device, weights_dtype
+from listcon_eval.inference.devices import choose_device
 from listcon_eval.inference.features import Budgets
-from listcon_eval.kinds.batches import WEIGHT_FILES, Batches, chunk_name, chunks
+from listcon_eval.kinds.batches import WEIGHT_FILES, Batches, chunk_name, chunks, network_dtype
 from listcon_eval.kinds.chat_classifier import ChatClassifier, is_chat_classifier
 from listcon_eval.kinds.detection import Found
 from listcon_eval.kinds.naming import name_of_model, revision_of_model
@@ -64,7 +64,7 @@ class CrossEncoder(System):
         with self.phases.measured("load"):
             self._weights_sha256 = sha256_of_folder(source.folder, WEIGHT_FILES)
             self.scorer = _load(found, options.max_length, self._device)
-            self.scorer.model.to(self._device, weights_dtype(self._device, options.precision)).eval()
+            self.scorer.model.to(self._device, network_dtype(self._device, options.precision)).eval()
         self.name = name_of_model(source)
         self.revision = revision_of_model(source, self._weights_sha256)
         self.precision = options.precision

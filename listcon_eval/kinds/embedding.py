@@ -17,9 +17,9 @@ from torch import nn
 
 from listcon_eval.errors import ListconError
 from listcon_eval.files import sha256_of_folder
-from listcon_eval.inference.devices import choose_device, weights_dtype
+from listcon_eval.inference.devices import choose_device
 from listcon_eval.inference.features import Budgets, FeatureStore
-from listcon_eval.kinds.batches import WEIGHT_FILES, Batches, chunk_name, chunks
+from listcon_eval.kinds.batches import WEIGHT_FILES, Batches, chunk_name, chunks, network_dtype
 from listcon_eval.kinds.detection import Found, registered
 from listcon_eval.kinds.naming import name_of_model, revision_of_model
 from listcon_eval.kinds.system import Job, Options, System
@@ -55,7 +55,7 @@ class Embedding(System):
             self._weights_sha256 = sha256_of_folder(source.folder, WEIGHT_FILES)
             self.encoder: EncoderProtocol = _load(found, self._device)
             self.model = _network(self.encoder, found)
-            self.model.to(self._device, weights_dtype(self._device, options.precision)).eval()
+            self.model.to(self._device, network_dtype(self._device, options.precision)).eval()
         self.name = name_of_model(source)
         self.revision = revision_of_model(source, self._weights_sha256)
         self.precision = options.precision
