@@ -26,10 +26,11 @@ from listcon_eval.kinds.detection import identify
 from listcon_eval.kinds.registry import KINDS, load_system, system_class
 from listcon_eval.kinds.run_file import RunFile
 from listcon_eval.kinds.system import Job, Options, System
+from listcon_eval.measures import cmteb
 from listcon_eval.model.sources import Source
-from listcon_eval.records import CandidateList
+from listcon_eval.records import CandidateList, ScoredList
 from listcon_eval.submission import chosen_runs, export_leaderboard, model_index
-from listcon_eval.tasks import mini_task
+from listcon_eval.tasks import local_task, mini_task
 from systems import write_chat_classifier, write_cross_encoder, write_embedding
 from texts import random_list
 
@@ -220,6 +221,17 @@ def test_bm25_does_not_depend_on_order_and_ties_equal_texts() -> None:
     (found,), (other,) = ranked(Bm25(), [row]), ranked(Bm25(), [turned])
     assert found == other[::-1]
     assert found[0] == found[-1]
+
+
+@pytest.mark.parametrize(("name", "published"), [("heldout_t2ranking_sample", 0.918), ("heldout_100_statute", 0.477)])
+def test_bm25_on_real_data(name: str, published: float, real_data: Callable[[str], Path]) -> None:
+    """Near the figure in the data's own README: uni- and bigrams too, tokens and constants not said."""
+    rows = local_task(real_data(f"{name}.jsonl.gz")).candidate_lists()
+    scored = [
+        ScoredList(row.query_id, row.doc_ids, scores, (0,) * len(scores))
+        for row, scores in zip(rows, ranked(Bm25(), rows), strict=True)
+    ]
+    assert cmteb.evaluate(rows, scored, "conventional").means["map"] == pytest.approx(published, abs=0.02)
 
 
 # Random and oracle
