@@ -1,4 +1,4 @@
-"""The main job, whole: a checkpoint and tasks go in; scores, result files and records for the tables come out.
+"""The main job, whole: a system and tasks go in; scores, result files and records for the tables come out.
 
 Both reproduction scripts and `listcon-eval run` call `evaluate`.
 """
@@ -13,15 +13,12 @@ from listcon_eval import runs
 from listcon_eval.errors import ListconError
 from listcon_eval.files import check_writable
 from listcon_eval.progress import Phases, Progress, no_progress
-from listcon_eval.records import CandidateList, Mode, Precision, ScoredList
+from listcon_eval.records import NO_PRECISION, POINTWISE, CandidateList, Mode, Precision, ScoredList
 from listcon_eval.runs import RunRecord
 from listcon_eval.tasks import Task
 
 if TYPE_CHECKING:
-    from listcon_eval.adapters.mteb import ListConSearch
-
-_DECISIVE_PACKAGES = ("torch", "transformers", "tokenizers", "mteb")
-_PHASES = ("tokenise", "encode", "list", "measure")
+    from listcon_eval.adapters.mteb import SystemSearch
 
 
 @dataclass(frozen=True)
@@ -29,26 +26,29 @@ class Request:
     """What to evaluate.
 
     Attributes:
-        model: a checkpoint folder or hub id.
+        model: a model's folder or hub id, a TREC run file, or the name of a kind that needs neither.
         tasks: the tasks, loaded or not.
-        modes: the inference modes; several share one encoding of a task's texts.
+        modes: the inference modes, several of which share one encoding of a task's texts; all that the system has
+            when None, and nothing else for one that scores each passage without the others.
         output: the folder for results: one named `results`, or the one to make it in.
+        kind: the kind of system; found out when None.
         revision: the hub revision of the model.
         device: the device; the best there is when None.
         precision: "published" or "precise".
-        max_length: tokens a text is cut to.
+        max_length: tokens a text is cut to; 512 for ListConRanker and any other model's own when None.
         fresh: whether to compute anew what earlier starts have finished.
         keep_going: whether a query that cannot be ranked is written down and passed over, instead of ending the run.
     """
 
     model: str
     tasks: Sequence[Task]
-    modes: Sequence[Mode]
+    modes: Sequence[Mode] | None
     output: Path
+    kind: str | None = None
     revision: str | None = None
     device: str | None = None
     precision: Precision = "published"
-    max_length: int = 512
+    max_length: int | None = None
     fresh: bool = False
     keep_going: bool = False
 
@@ -73,51 +73,68 @@ def evaluate(
     progress: Progress = no_progress,
     announce: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Evaluate a ListConRanker on tasks in one or both modes, and write every result as soon as it is there.
+    """Evaluate a system on tasks in its modes, and write every result as soon as it is there.
 
     A start that was cut off is gone on with: finished tasks are read, finished chunks are loaded.
 
     Args:
         request: what to evaluate.
-        progress: told of texts encoded and passages ranked.
+        progress: told of texts encoded, pairs scored and passages ranked.
         announce: told in words what starts.
 
     Raises:
-        ListconError: when a task's data or the model cannot be loaded, the output cannot be written to, another
-            process is at work on the same run, a finished run's file is not as it was written, or scoring fails.
+        ListconError: when it is not clear what the model is, it or a task's data cannot be loaded, it does not have
+            the modes, the output cannot be written to, another process is at work on the same run, a finished run's
+            file is not as it was written, or scoring fails.
     """
-    from listcon_eval.adapters.mteb import ListConSearch
-    from listcon_eval.inference import ListConRanker
+    from listcon_eval.adapters.mteb import SystemSearch
+    from listcon_eval.kinds.detection import identify
+    from listcon_eval.kinds.registry import load_system, system_class
+    from listcon_eval.kinds.system import Options
 
     check_writable(request.output)
+    found = identify(request.model, request.kind, request.revision)
+    modes = _modes(request, found.kind, system_class(found.kind).modes)
     for task in request.tasks:  # all of them before the long work: a missing one should not show at the end
         announce(f"loading {task.name} from {task.location}")
         task.load()
     announce(f"loading the model {request.model}")
-    ranker = ListConRanker.from_pretrained(
-        request.model,
-        revision=request.revision,
-        device=request.device,
-        precision=request.precision,
-        max_length=request.max_length,
-    )
-    search = ListConSearch(ranker, progress=progress)
+    system = load_system(found, Options(request.device, request.precision, request.max_length))
+    search = SystemSearch(system, progress=progress)
     search.keep_going = request.keep_going
     outcome = Outcome([], {})
     for task in request.tasks:
-        _evaluate_task(task, search, request, outcome, announce)
+        search.judgements = task.qrels()
+        _evaluate_task(task, search, modes, request, outcome, announce)
     return outcome
 
 
+def _modes(request: Request, kind: str, modes: Sequence[str]) -> Sequence[str]:
+    """The modes that were asked for, of those that the kind has."""
+    if request.modes is None:
+        return modes
+    if POINTWISE in modes:
+        raise ListconError(
+            f"{request.model} is of the kind {kind}, which scores each passage without the others and has no inference "
+            f"modes, and {' and '.join(request.modes)} was asked for: leave --mode out"
+        )
+    return request.modes
+
+
 def _evaluate_task(
-    task: Task, search: "ListConSearch", request: Request, outcome: Outcome, announce: Callable[[str], None]
+    task: Task,
+    search: "SystemSearch",
+    modes: Sequence[str],
+    request: Request,
+    outcome: Outcome,
+    announce: Callable[[str], None],
 ) -> None:
     """Run the modes of one task that are not finished yet, and add all of them to the outcome."""
     from listcon_eval.adapters.mteb import QueriesFailedError
 
     key = _key_of(task, search)
     folders = {}
-    for mode in request.modes:
+    for mode in modes:
         search.mode = mode
         folders[mode] = runs.run_folder(request.output, search.mteb_model_meta, task.name)
     revision_folder = next(iter(folders.values())).parents[2]
@@ -125,10 +142,10 @@ def _evaluate_task(
         search.journal = work
         for mode, folder in folders.items():
             if not request.fresh and runs.is_finished(folder, key):
-                announce(f"{task.name}, {mode} inference: finished before, in {folder}")
+                announce(f"{task.name}, {_in_words(mode)}: finished before, in {folder}")
                 outcome.records.append(runs.read_run(folder))
                 continue
-            announce(f"{task.name}, {mode} inference, precision {request.precision}, on {search.ranker.device}")
+            announce(", ".join([task.name, _in_words(mode), *_how(search)]))
             search.mode = mode
             runs.clear_leftovers(folder)
             try:
@@ -138,35 +155,45 @@ def _evaluate_task(
                 outcome.failures[failed] = error.failures
 
 
-def _key_of(task: Task, search: "ListConSearch") -> str:
+def _in_words(mode: str) -> str:
+    return "each passage without the others" if mode == POINTWISE else f"{mode} inference"
+
+
+def _how(search: "SystemSearch") -> list[str]:
+    system = search.system
+    precision = [] if system.precision == NO_PRECISION else [f"precision {system.precision}"]
+    return precision + ([] if system.device is None else [f"on {system.device}"])
+
+
+def _key_of(task: Task, search: "SystemSearch") -> str:
     """The key of everything that changes the answer on a task, the mode apart: both modes share their features."""
-    ranker = search.ranker
+    system = search.system
+    versions = runs.package_versions()
     return runs.run_key(
         {
-            "weights": ranker.checkpoint.weights_sha256,
+            "kind": system.kind,
+            "model": f"{system.name}@{system.revision}",
+            "system": system.key(),
             "task": task.name,
             "data": task.content or task.revision,
-            "precision": ranker.precision,
-            "max_length": ranker.max_length,
-            "device": ranker.device.type,
-            "encoder": ranker.encoder.path,
-            "versions": {
-                name: runs.package_versions()[name] for name in ("torch", "transformers", "tokenizers", "mteb")
-            },
+            "precision": system.precision,
+            # A tokenizer's library decides what a model reads; a signature names what stands above it.
+            "versions": {name: versions[name] for name in ("mteb", "tokenizers", *system.packages)},
         }
     )
 
 
-def _run(task: Task, search: "ListConSearch", folder: Path, output: Path, key: str, work: runs.Work) -> RunRecord:
+def _run(task: Task, search: "SystemSearch", folder: Path, output: Path, key: str, work: runs.Work) -> RunRecord:
     """Run one task in one mode through mteb, measure it in both protocols, and write the files."""
     import mteb
 
     from listcon_eval.measures import cmteb, mteb_protocol
 
-    ranker = search.ranker
-    phases: Phases = ranker.phases
+    system = search.system
+    phases: Phases = system.phases
     before = dict(phases.seconds)
     mode = search.mode
+    labelled_as: Mode = "iterative" if mode == "iterative" else "conventional"
     meta = search.mteb_model_meta
     result = mteb.evaluate(
         search, task.mteb_task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs={}
@@ -175,7 +202,7 @@ def _run(task: Task, search: "ListConSearch", folder: Path, output: Path, key: s
     with phases.measured("measure"):
         lists = task.candidate_lists()
         scored = [_in_order_of(row, entry) for row, entry in zip(lists, search.scored, strict=True)]
-        card = cmteb.evaluate(lists, scored, mode)
+        card = cmteb.evaluate(lists, scored, labelled_as)
         leaderboard = mteb_protocol.evaluate(task.qrels(), mteb_protocol.run_of(scored))
     reported = result.scores[task.split][0]["map_at_1000"]
     if abs(reported - leaderboard.means["map_at_1000"]) > 1e-5:  # mteb rounds to five digits
@@ -184,8 +211,8 @@ def _run(task: Task, search: "ListConSearch", folder: Path, output: Path, key: s
             f"{leaderboard.means['map_at_1000']}: a fault of this package or of mteb {mteb.__version__}; report it"
         )
 
-    settings = {**dict(meta.experiment_kwargs or {}), "max_length": ranker.max_length}
-    device = runs.device_name(str(ranker.device))
+    settings = {**dict(meta.experiment_kwargs or {}), **system.settings()}
+    device = runs.device_name(system.device) if system.device is not None else "none"
     record = RunRecord(
         folder=folder,
         task=task.name,
@@ -193,7 +220,7 @@ def _run(task: Task, search: "ListConSearch", folder: Path, output: Path, key: s
         model=str(meta.name),
         model_revision=str(meta.revision),
         mode=mode,
-        precision=ranker.precision,
+        precision=system.precision,
         queries=len(lists),
         cmteb=card.means,
         mteb=leaderboard.means,
@@ -203,17 +230,21 @@ def _run(task: Task, search: "ListConSearch", folder: Path, output: Path, key: s
             model=str(meta.name),
             model_revision=str(meta.revision),
             settings=settings,
+            packages=system.packages,
             device=device,
         ),
+        kind=system.kind,
     )
-    seconds = {phase: phases.seconds.get(phase, 0.0) - before.get(phase, 0.0) for phase in _PHASES}
+    measured = (*system.phase_names, "measure")
+    seconds = {phase: phases.seconds.get(phase, 0.0) - before.get(phase, 0.0) for phase in measured}
+    told = system.provenance()
     runs.write_mteb_result(output, result, meta, settings)
     runs.write_run(
         record,
         key=key,
         lists=lists,
         scored=scored,
-        labels=[cmteb.labels(row, mode) for row in lists],
+        labels=[cmteb.labels(row, labelled_as) for row in lists],
         per_query={
             row.query_id: {"cmteb": card.per_query[row.query_id], "mteb": leaderboard.per_query[row.query_id]}
             for row in lists
@@ -222,14 +253,8 @@ def _run(task: Task, search: "ListConSearch", folder: Path, output: Path, key: s
         provenance={
             "signature": record.signature,
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "model": {
-                "name": meta.name,
-                "revision": meta.revision,
-                "location": str(ranker.checkpoint.source.folder),
-                "weights_sha256": ranker.checkpoint.weights_sha256,
-                "layout": ranker.checkpoint.layout,
-                "ignored_keys": list(ranker.checkpoint.ignored),
-            },
+            **told,
+            "model": {"kind": system.kind, "name": meta.name, "revision": meta.revision, **told.get("model", {})},
             "data": {
                 "task": task.name,
                 "split": task.split,
@@ -240,15 +265,13 @@ def _run(task: Task, search: "ListConSearch", folder: Path, output: Path, key: s
                 "is_official": task.is_official,
             },
             "settings": settings,
-            "weights_dtype": str(ranker.model.linear_in_embedding.weight.dtype).removeprefix("torch."),
             "ties": runs.TIE_RULES,
             "versions": runs.package_versions(),
             "device": device,
-            "encoder": ranker.encoder.describe(),
             "git": git._asdict() if (git := runs.git_state()) else None,
             "chunks_of_an_earlier_start": work.reused,
             "seconds": {
-                "load": round(phases.seconds["load"], 3),
+                "load": round(phases.seconds.get("load", 0.0), 3),
                 **{phase: round(spent, 3) for phase, spent in seconds.items()},
             },
         },

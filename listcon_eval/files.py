@@ -60,6 +60,17 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
+def sha256_of_folder(folder: Path, suffixes: Iterable[str]) -> str:
+    """SHA-256 over the files with such suffixes in a folder and below, by their paths in it: 64 hexadecimal digits."""
+    wanted = frozenset(suffixes)
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in wanted and path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
 def sha256_of(paths: Iterable[Path]) -> str:
     """SHA-256 over names and contents of files, in the order of their names: 64 hexadecimal digits."""
     digest = hashlib.sha256()

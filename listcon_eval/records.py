@@ -35,8 +35,8 @@ class RankedList(NamedTuple):
 
     Attributes:
         scores: P final scores in candidate order; higher ranks first. Conventional: a probability.
-            Iterative: the probability in the round a passage left, plus that round's number.
-        rounds: P round numbers, the round each passage left in; all 0 in conventional inference.
+            Iterative: the probability in the round a passage left, plus that round's number. Other systems: their own.
+        rounds: P round numbers, the round each passage left in; all 0 but in iterative inference.
     """
 
     scores: tuple[float, ...]

@@ -27,7 +27,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 CHECK_FAILED, UNUSABLE_INPUT, INTERRUPTED = 1, 2, 130
-_UNITS = {"encode": "encoding texts", "list": "ranking passages"}
+_UNITS = {"encode": "encoding texts", "list": "ranking passages", "score": "scoring pairs"}
 
 notes = Console(stderr=True, highlight=False)
 """Where words about the work go; results go to standard output."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from listcon_eval.errors import ListconError
+from listcon_eval.kinds.registry import KINDS
 from listcon_eval.records import Precision
 from listcon_eval.tasks import OFFICIAL, Task, local_task, mini_names, mini_task, official_task
 
@@ -43,9 +44,30 @@ PrecisionOption = Annotated[
 ]
 Revision = Annotated[
     str | None,
-    typer.Option("--revision", help="Hub revision of the model.", show_default="the published one, pinned"),
+    typer.Option(
+        "--revision",
+        help="Hub revision of the model.",
+        show_default="the published one of ListConRanker, that of mteb's registry for its models",
+    ),
 ]
 MaxLength = Annotated[int, typer.Option("--max-length", help="Tokens a text is cut to.")]
+ModelsMaxLength = Annotated[
+    int | None,
+    typer.Option(
+        "--max-length",
+        help="Tokens a text is cut to (a pair, for a cross-encoder).",
+        show_default="512 for ListConRanker, any other model's own",
+    ),
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        help="What the model is, if its files or name do not say.",
+        metavar="|".join(KINDS),
+        show_default="found out",
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute anew what earlier starts have finished.")]
 KeepGoing = Annotated[
     bool,

@@ -10,7 +10,7 @@ from listcon_eval.cli import options
 from listcon_eval.cli.console import ends_well, notes, progress_shown, say, set_up_logging
 from listcon_eval.errors import CheckFailedError
 from listcon_eval.evaluation import Request, evaluate
-from listcon_eval.records import MODES, Mode
+from listcon_eval.records import Mode
 from listcon_eval.runs import RunRecord
 
 RESULTS = Path("results")
@@ -19,10 +19,18 @@ RESULTS = Path("results")
 @ends_well
 def run(
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Checkpoint folder or hub id.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A model's folder or hub id (ListConRanker, an embedding model, a cross-encoder), a TREC run file, or "
+            "bm25, bm25:jieba, random, random:SEED or oracle.",
+        ),
     ] = "ByteDance/ListConRanker",
+    kind: options.Kind = None,
     mode: Annotated[
-        Literal["conventional", "iterative", "both"], typer.Option("--mode", help="The inference mode.")
+        Literal["conventional", "iterative", "both"],
+        typer.Option("--mode", help="ListConRanker's inference mode; other systems have none."),
     ] = "both",
     tasks: options.Tasks = None,
     data: options.Data = None,
@@ -30,12 +38,12 @@ def run(
     revision: options.Revision = None,
     device: options.Device = None,
     precision: options.PrecisionOption = "published",
-    max_length: options.MaxLength = 512,
+    max_length: options.ModelsMaxLength = None,
     fresh: options.Fresh = False,
     keep_going: options.KeepGoing = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Evaluate a ListConRanker checkpoint and write scores, metrics and mteb's result JSON.
+    """Evaluate ListConRanker or another system and write scores, metrics and mteb's result JSON.
 
     Examples:
       listcon-eval run                                  # the published model, four official tasks, both modes
@@ -46,13 +54,18 @@ def run(
 
       listcon-eval run --tasks CMedQAv1-reranking --data ./copy-of-cmedqa1 --device cuda
 
+      listcon-eval run -m TencentBAC/Conan-embedding-v1
+
+      listcon-eval run -m bm25 --data my_lists.jsonl.gz
+
     The same command goes on with a run that was cut off.
     """
     request = Request(
         model=model,
         tasks=options.chosen_tasks(tasks, data),
-        modes=MODES if mode == "both" else (mode,),
+        modes=None if mode == "both" else (mode,),
         output=output,
+        kind=kind,
         revision=revision,
         device=device,
         precision=precision,
@@ -80,7 +93,16 @@ def script(mode: Mode) -> None:
         quiet: options.Quiet = False,
     ) -> None:
         chosen = options.chosen_tasks(tasks, data)
-        request = Request(model_name_or_path, chosen, (mode,), output, device=device, precision=precision, fresh=fresh)
+        request = Request(
+            model_name_or_path,
+            chosen,
+            (mode,),
+            output,
+            kind="listconranker",
+            device=device,
+            precision=precision,
+            fresh=fresh,
+        )
         _evaluate_and_print(request, quiet)
 
     reproduce.__doc__ = f"Evaluate a ListConRanker checkpoint with {mode} inference, as published."

@@ -51,8 +51,9 @@ def score_list(relevant: Sequence[bool], scores: Sequence[float]) -> dict[str, f
         return {"map": 0.0, **{f"mrr_{k}": 0.0 for k in _MRR_CUTOFFS}}
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
     first = int(np.argmax(np.asarray(relevant, dtype=bool)[order])) + 1  # rank of the first relevant one
+    precision = average_precision_score(np.asarray(relevant, dtype=int), np.asarray(scores, dtype=np.float64))
     return {
-        "map": float(average_precision_score(np.asarray(relevant, dtype=int), np.asarray(scores, dtype=np.float64))),
+        "map": min(1.0, float(precision)),  # a sum of fractions, which rounding may leave a little above 1
         **{f"mrr_{k}": 1.0 / first if first <= k else 0.0 for k in _MRR_CUTOFFS},
     }
 

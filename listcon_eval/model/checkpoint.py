@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
@@ -97,6 +97,46 @@ def load_checkpoint(path_or_id: str | Path, revision: str | None = None) -> Chec
         names = sorted({next(name for name in _IGNORED_NAMES if key.startswith(name)) for key in ignored})
         logger.warning("%s: ignored %d keys that nothing uses (%s)", path_or_id, len(ignored), ", ".join(names))
     return Checkpoint(model, _read_tokenizer(source.folder), source, layout, tuple(ignored))
+
+
+def holds_listconranker(folder: Path) -> bool:
+    """Whether a folder's files are those of a ListConRanker, of either layout and whole or not; reads no weights.
+
+    Raises:
+        ListconError: its weights cannot be read.
+    """
+    if (folder / _LIST_FILE).exists() or (folder / _LINEAR_FILE).exists():
+        return True
+    return any(name.endswith("linear_in_embedding.weight") for name in names_of_weights(folder))
+
+
+def names_of_weights(folder: Path) -> list[str]:
+    """The names of the weights in a model's folder, which are not read; none when it has no file of weights.
+
+    Raises:
+        ListconError: the file cannot be read.
+    """
+    path = next((folder / name for name in _ENCODER_FILES if (folder / name).exists()), None)
+    if path is None:
+        return []
+    try:
+        if path.name.endswith(".index.json"):
+            return list(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return list(file.keys())
+        return list(torch.load(path, map_location="meta", weights_only=True, mmap=True))
+    except (
+        OSError,
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        ValueError,
+        TypeError,
+    ) as error:
+        raise ListconError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
 
 
 def save_checkpoint(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:

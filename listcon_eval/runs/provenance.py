@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +14,9 @@ _PACKAGES = (
     "torch",
     "transformers",
     "tokenizers",
+    "sentence-transformers",
+    "bm25s",
+    "jieba",
     "numpy",
     "scikit-learn",
     "pytrec-eval-terrier",
@@ -72,16 +76,34 @@ def device_name(device: str) -> str:
 
 
 def signature(
-    *, task: str, data_revision: str, model: str, model_revision: str, settings: dict[str, Any], device: str
+    *,
+    task: str,
+    data_revision: str,
+    model: str,
+    model_revision: str,
+    settings: Mapping[str, Any],
+    packages: Iterable[str],
+    device: str,
 ) -> str:
-    """The signature of a number, in one line: everything that has to be equal for two numbers to be comparable."""
+    """The signature of a number, in one line: everything that has to be equal for two numbers to be comparable.
+
+    Args:
+        task: the task's name.
+        data_revision: the revision of its data.
+        model: the model's name.
+        model_revision: its revision.
+        settings: what it was run with.
+        packages: the packages that its scores come from.
+        device: where they were computed.
+    """
     versions = package_versions()
+    named = dict.fromkeys(("listcon-eval", "mteb", *packages))
     fields = [
         f"{task}@{data_revision}",
         f"{model}@{model_revision}",
         *(f"{name}:{value}" for name, value in settings.items()),
         "ties:cmteb=candidate-order,mteb=doc-id",
-        *(f"{name}:{versions[name]}" for name in ("listcon-eval", "mteb", "torch", "transformers")),
+        *(f"{name}:{versions[name]}" for name in named),
         f"device:{device}",
     ]
     return "|".join(fields)

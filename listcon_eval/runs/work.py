@@ -35,10 +35,10 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 @cache
 def model_code_sha256() -> str:
-    """A hash of the code that decides a score: the rooms `model` and `inference`."""
+    """A hash of the code that decides a score: the rooms `model`, `inference` and `kinds`."""
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for room in ("model", "inference"):
+    for room in ("model", "inference", "kinds"):
         for path in sorted((package / room).glob("*.py")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

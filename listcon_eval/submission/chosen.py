@@ -6,17 +6,24 @@ from pathlib import Path
 
 from listcon_eval.errors import ListconError
 from listcon_eval.measures import cmteb, mteb_protocol
-from listcon_eval.records import Mode
+from listcon_eval.records import POINTWISE, Mode
 from listcon_eval.runs import RankedQuery, RunRecord, read_per_query, read_provenance, read_rankings, runs_at
 from listcon_eval.runs.layout import METRICS, RUN, TREC_QRELS
 from listcon_eval.runs.trec import read_qrels
 from listcon_eval.tasks import OFFICIAL, OfficialTask
 
 _TOLERANCE = 1.1e-5  # mteb rounds to five digits
+# Kinds without a model whose results could be anybody's.
+_NO_MODELS = {
+    "bm25": "a baseline, for comparison",
+    "run-file": "scores of a file, whose making is not known",
+    "random": "a bound, for comparison",
+    "oracle": "a bound, made of the judgements themselves",
+}
 
 
 def chosen_runs(paths: Sequence[Path], mode: Mode) -> list[RunRecord]:
-    """The runs of one inference mode in folders, one a task, all of one model.
+    """The runs of one inference mode in folders, one a task, all of one model; without any, those that have no modes.
 
     Args:
         paths: run folders, or folders with runs in them.
@@ -26,7 +33,8 @@ def chosen_runs(paths: Sequence[Path], mode: Mode) -> list[RunRecord]:
         ListconError: there is none, or the choice is not clear: several models, precisions, or runs of a task.
     """
     every = {record.folder.resolve(): record for path in paths for record in runs_at(path)}
-    records = [record for record in every.values() if record.mode == mode]
+    of_mode = [record for record in every.values() if record.mode == mode]
+    records = of_mode or [record for record in every.values() if record.mode == POINTWISE]
     where = ", ".join(map(str, paths))
     if not records:
         modes = sorted({record.mode for record in every.values()})
@@ -49,7 +57,10 @@ def official_of(record: RunRecord) -> OfficialTask | None:
 
 
 def reasons_against(record: RunRecord) -> Iterator[str]:
-    """Why a run may not be published, whatever for: not official data, not all of it, or changed numbers."""
+    """Why a run may not be published, whatever for: no model, not official data, not all of it, or changed numbers."""
+    if record.kind in _NO_MODELS:
+        yield f"{record.model} on {record.task} is no model's result: {_NO_MODELS[record.kind]}"
+        return
     task = official_of(record)
     if task is None or not record.is_official:
         yield f"{record.task} ({record.folder}) was not run on the official data of an official task"

@@ -16,6 +16,7 @@ from mteb import ResultCache
 from listcon_eval.errors import ListconError
 from listcon_eval.evaluation import Request, evaluate
 from listcon_eval.inference import ranker as ranker_module
+from listcon_eval.kinds import detection
 from listcon_eval.model import load_checkpoint
 from listcon_eval.model.sources import Source
 from listcon_eval.records import MODES
@@ -51,6 +52,7 @@ def official(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     on_hub = dataclasses.replace(loaded, source=Source(checkpoint_folder, "org/ranker", COMMIT))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranker_module, "load_checkpoint", lambda *_: on_hub)
+        patch.setattr(detection, "resolve", lambda *_: on_hub.source)
         tasks = [stand_in(name) for name in TASKS]
         evaluate(Request("org/ranker", tasks, MODES, output, device="cpu", precision="precise"))
     return output / "results"

@@ -81,6 +81,13 @@ def test_nothing_relevant_counts_zero(relevant: list[bool], scores: list[float])
     assert set(cmteb.score_list(relevant, scores).values()) == {0.0}
 
 
+def test_a_perfect_ranking_is_never_above_one() -> None:
+    for relevant in range(1, 40):
+        labels = [True] * relevant + [False] * 20
+        assert cmteb.score_list(labels, range(len(labels), 0, -1))["map"] == pytest.approx(1, abs=1e-12)
+        assert cmteb.score_list(labels, range(len(labels), 0, -1))["map"] <= 1
+
+
 def test_labels_of_equal_texts() -> None:
     candidates = candidate_list("q", (1, 1, 0, 2, 0), ("甲", "乙", "乙", "丙", "丁"))
     assert cmteb.labels(candidates, "conventional") == [True, True, False, True, False]
