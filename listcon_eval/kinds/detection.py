@@ -62,8 +62,9 @@ def identify(model: str, kind: str | None = None, revision: str | None = None) -
     """Find out what `--model` names, and fetch a model of the hub.
 
     Args:
-        model: `bm25`, `random` or `oracle` (a folder of that name: `./bm25`); a TREC run file; a model's folder; a hub
-            id. A model of mteb's registry comes at the revision that mteb pins, ListConRanker at its own.
+        model: `bm25`, `random` or `oracle` (a folder of that name: `./bm25`); a TREC run file; a model's folder;
+            `mini`, the packaged ListConRanker; a hub id. A model of mteb's registry comes at the revision that mteb
+            pins, ListConRanker at its own.
         kind: the kind, when it is not to be found out.
         revision: the hub revision.
 

@@ -7,7 +7,9 @@ from listcon_eval.model.sources import Source
 
 
 def name_of_model(source: Source) -> str:
-    """The hub id of a model, or `local/` and its folder's name."""
+    """The hub id of a model, or `local/` (`packaged/` if it came with this package) and its folder's name."""
+    if source.is_packaged:
+        return f"packaged/{source.folder.name}"
     return source.hub_id or f"local/{safe_name(source.folder.resolve().name)}"
 
 
