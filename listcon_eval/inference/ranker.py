@@ -8,7 +8,8 @@ from typing import NamedTuple, Self
 from listcon_eval.errors import ListconError
 from listcon_eval.inference.devices import choose_device, weights_dtype
 from listcon_eval.inference.encoder import FastEncoder
-from listcon_eval.inference.features import Budgets, FeatureStore, encode_texts
+from listcon_eval.inference.budgets import Budgets
+from listcon_eval.inference.features import FeatureStore, encode_texts
 from listcon_eval.inference.groups import group_name, groups_of, packed, unpacked
 from listcon_eval.inference.journal import Journal
 from listcon_eval.inference.rounds import rank_features

@@ -15,7 +15,7 @@ from texts import random_list
 
 def simulate(keys: list[float]) -> _Ranking:
     """Run the rounds on keys that do not change between rounds."""
-    ranking = _Ranking(IndexedList("q", 0, np.arange(1, 1 + len(keys)), None))
+    ranking = _Ranking(IndexedList("q", 0, np.arange(1, 1 + len(keys)), None), 0)
     number = 0
     while len(ranking.alive):
         alive = np.asarray(keys)[ranking.alive]
