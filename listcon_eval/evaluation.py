@@ -35,10 +35,12 @@ class Request:
         output: the folder for results: one named `results`, or the one to make it in.
         revision: the hub revision of the model.
         device: the device; the best there is when None.
-        precision: "published" or "precise".
+        precision: "published", "precise" or "bfloat16".
         max_length: tokens a text is cut to.
         fresh: whether to compute anew what earlier starts have finished.
         keep_going: whether a query that cannot be ranked is written down and passed over, instead of ending the run.
+        memory: bytes of host memory to stay within; no bound when None.
+        device_memory: the same for an accelerator's own memory.
     """
 
     model: str
@@ -51,6 +53,8 @@ class Request:
     max_length: int = 512
     fresh: bool = False
     keep_going: bool = False
+    memory: int | None = None
+    device_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ def evaluate(
         device=request.device,
         precision=request.precision,
         max_length=request.max_length,
+        memory=request.memory,
+        device_memory=request.device_memory,
     )
     search = ListConSearch(ranker, progress=progress)
     search.keep_going = request.keep_going

@@ -7,6 +7,7 @@ from statistics import median
 from tabulate import tabulate
 
 from listcon_eval.benchmark.records import Measurement, Timing
+from listcon_eval.inference.memory import in_words
 
 _PREFACE = """# Benchmarks
 
@@ -101,22 +102,30 @@ def _facts(measurement: Measurement) -> list[str]:
     spent = measurement.seconds
     whole = sum(measurement.engine.seconds)
     phases = ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in measurement.phases.items())
-    memory = f"host {measurement.host_bytes / 2**30:.2f} GiB, the model included"
-    if measurement.device_bytes is not None:
-        memory += f"; device {measurement.device_bytes / 2**30:.2f} GiB"
+    memory = in_words(
+        measurement.host_bytes,
+        measurement.device_bytes,
+        memory=measurement.host_budget,
+        device_memory=measurement.device_budget,
+    )
     encoder = measurement.encoder
     ratio, *ends = encoder.times_faster
     fast, plain = (encoder.tokens / median(seconds) for seconds in (encoder.seconds, encoder.plain_seconds))
+
+    def share(tokens_a_second: float) -> float:
+        return tokens_a_second * encoder.flop / encoder.tokens / measurement.ceiling
+
     facts = [
         f"engine: {measurement.distinct_texts / spent:,.0f} distinct texts/s, {measurement.tokens / spent:,.0f} "
         f"tokens/s, {measurement.flop_a_second / 1e9:,.1f} GFLOP/s: "
         f"{measurement.flop_a_second / measurement.ceiling:.0%} of this device's matrix product "
-        f"({measurement.ceiling / 1e9:,.0f} GFLOP/s)",
+        f"({measurement.ceiling / 1e9:,.0f} GFLOP/s)"
+        + (f"; encoding alone at all of it would be x{most:.0f}" if (most := measurement.most_times_faster) else ""),
         f"phases, which overlap, as shares of its time: {phases}",
-        f"peak memory: {memory}",
+        f"peak memory of the engine, the model included: {memory}",
         f"encoder alone, {encoder.batches} batches sorted by length: {fast:,.0f} tokens/s, "
         f"x{_spread(ratio, ends, '.2f')} of transformers' BertModel sorted and padded ({plain:,.0f} tokens/s); "
-        f"{encoder.path}",
+        f"at {share(fast):.0%} and {share(plain):.0%} of the matrix product; {encoder.path}",
     ]
     if measurement.busy is not None:
         facts.append(f"the device was at work in {measurement.busy:.0%} of the time of encoding (profiled)")

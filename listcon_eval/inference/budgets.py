@@ -68,7 +68,9 @@ class Budgets:
         """
         on_host = device.type == "cpu"
         if device_bytes is not None and on_host:
-            raise ListconError("a device budget was given, and a CPU has no memory of its own: give the host budget alone")
+            raise ListconError(
+                "a CPU has no memory of its own to state a device budget for: give the host budget alone"
+            )
         found = self
         held = [(host_bytes, _FEATURES, _BATCHES)] if on_host else [(device_bytes, _DEVICE_FEATURES, _DEVICE_BATCHES)]
         for stated, features, share in held:

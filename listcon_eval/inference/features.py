@@ -196,7 +196,7 @@ class _Kept:
             if features.is_cuda:
                 copy = torch.empty_like(features, device="cpu", pin_memory=True)
                 features = copy.copy_(features, non_blocking=True)
-                ready = torch.cuda.Event()
+                ready = torch.cuda.Event()  # type: ignore[no-untyped-call, unused-ignore]
                 ready.record()
             self._copying.append((encoded.name, encoded.chunk, features, ready))
 

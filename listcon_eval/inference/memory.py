@@ -18,14 +18,18 @@ def forget_peaks(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+def host_now() -> int | None:
+    """The memory that this process holds, in bytes; None where the system does not tell."""
+    return _status("VmRSS")
+
+
 def host_peak() -> int:
     """The most memory that this process has held, or has held since `forget_peaks`, in bytes."""
-    with suppress(OSError):  # Linux's own figure is of this program alone; getrusage's may be of what started it
-        for line in _STATUS.read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    # Linux's own figure is of this program alone; getrusage's may be of the one that started it.
+    peak = _status("VmHWM")
+    if peak is None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak
 
 
 def device_peak(device: torch.device) -> int | None:
@@ -33,10 +37,22 @@ def device_peak(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
-def in_words(size: int, budget: int | None) -> str:
-    """A peak beside the budget it was given: "0.61 GiB", "0.61 of 0.93 GiB (within the budget)"."""
-    shown = f"{size / 2**30:.2f}"
+def in_words(host: int, device: int | None, *, memory: int | None = None, device_memory: int | None = None) -> str:
+    """Peaks beside their budgets: "host 0.61 GB of 1.00 GB, within the budget; device 9.71 GB"."""
+    parts = [("host", host, memory), *([("device", device, device_memory)] if device is not None else [])]
+    return "; ".join(_beside(name, size, budget) for name, size, budget in parts)
+
+
+def _beside(name: str, size: int, budget: int | None) -> str:
+    shown = f"{name} {size / 1e9:.2f} GB"
     if budget is None:
-        return f"{shown} GiB"
-    verdict = "within the budget" if size <= budget else "OVER the budget"
-    return f"{shown} of {budget / 2**30:.2f} GiB ({verdict})"
+        return shown
+    return f"{shown} of {budget / 1e9:.2f} GB, {'within' if size <= budget else 'OVER'} the budget"
+
+
+def _status(name: str) -> int | None:
+    with suppress(OSError):
+        for line in _STATUS.read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{name}:"):
+                return 1024 * int(line.split()[1])
+    return None

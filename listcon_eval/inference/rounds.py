@@ -98,7 +98,8 @@ def rank_features(
     starts = np.cumsum([0, *(len(source.passages) for source in lists)])
     rankings = [_Ranking(source, start) for source, start in zip(lists, starts.tolist(), strict=False)]
     with Workers(store.device) as workers:
-        _go_through_rounds(_Scorer(model, store, int(starts[-1]), precision, budgets, workers), rankings, mode, keep_going)
+        scorer = _Scorer(model, store, int(starts[-1]), precision, budgets, workers)
+        _go_through_rounds(scorer, rankings, mode, keep_going)
     store.forget()
     return [RankedList(tuple(ranking.scores.tolist()), tuple(ranking.rounds.tolist())) for ranking in rankings]
 
