@@ -68,9 +68,7 @@ class Budgets:
         """
         on_host = device.type == "cpu"
         if device_bytes is not None and on_host:
-            raise ListconError(
-                "a CPU has no memory of its own to state a device budget for: give the host budget alone"
-            )
+            raise ListconError("a CPU has no memory of its own to give a device budget for: give the host budget")
         found = self
         held = [(host_bytes, _FEATURES, _BATCHES)] if on_host else [(device_bytes, _DEVICE_FEATURES, _DEVICE_BATCHES)]
         for stated, features, share in held:
