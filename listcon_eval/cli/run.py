@@ -95,8 +95,7 @@ def _evaluate_and_print(request: Request, quiet: bool) -> None:
     set_up_logging(quiet)
     with progress_shown(quiet) as progress:
         outcome = evaluate(request, progress=progress, announce=(lambda _: None) if quiet else _note)
-    _print_summary(outcome.records)
-    _print_peak(request)
+    _print_summary(outcome.records, _peak(request))
     if outcome.failures:
         failed = sum(map(len, outcome.failures.values()))
         first = [f"{folder}: {next(iter(found.values()))}" for folder, found in outcome.failures.items()]
@@ -105,20 +104,19 @@ def _evaluate_and_print(request: Request, quiet: bool) -> None:
         )
 
 
-def _print_peak(request: Request) -> None:
+def _peak(request: Request) -> str:
     from listcon_eval.inference.devices import choose_device
     from listcon_eval.inference.memory import device_peak, host_peak, in_words
 
     device = device_peak(choose_device(request.device))
-    peak = in_words(host_peak(), device, memory=request.memory, device_memory=request.device_memory)
-    say(f"peak memory: {peak}")
+    return in_words(host_peak(), device, memory=request.memory, device_memory=request.device_memory)
 
 
 def _note(text: str) -> None:
     notes.print(text, soft_wrap=True, markup=False)
 
 
-def _print_summary(records: Sequence[RunRecord]) -> None:
+def _print_summary(records: Sequence[RunRecord], peak: str) -> None:
     from listcon_eval.measures import Measure
     from listcon_eval.reports import comparison
     from listcon_eval.reports.table import MAP
@@ -129,6 +127,6 @@ def _print_summary(records: Sequence[RunRecord]) -> None:
             say(f"{table.render()}\n")
     for record in records:
         say(record.signature)
-    say()
+    say(f"peak memory: {peak}\n")
     for folder in dict.fromkeys(record.folder.parent for record in records):
         say(str(folder))
