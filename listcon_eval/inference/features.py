@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_CHARACTERS = 2_000_000
 _CHECKED_TEXTS = 4
+_FEWEST_TOKENS = 256  # of a batch that is made small so that every worker has one
 
 
 class FeatureStore:
@@ -161,9 +162,9 @@ class _Encoded:
         workers: Workers,
     ) -> None:
         self.name, self.chunk = name, chunk
-        self._running: list[tuple[NDArray[np.int64], Future[Tensor]]] = [
-            (rows, workers.submit(batches.features, [ids[row] for row in rows])) for rows in batches.of(ids)
-        ]
+        rows = list(batches.of(ids, workers.count))
+        parts = [[ids[row] for row in batch] for batch in rows]
+        self._running = list(zip(rows, workers.start(batches.features, parts), strict=True))
 
     def sizes(self) -> Iterator[int]:
         """The texts of each batch, as soon as it is done."""
@@ -184,32 +185,33 @@ class _Kept:
 
     def __init__(self, store: FeatureStore, journal: Journal | None) -> None:
         self._store, self._journal = store, journal
-        self._copying: list[tuple[str, NDArray[np.int64], Tensor, torch.cuda.Event | None]] = []
+        self._copying: list[tuple[str, NDArray[np.int64], Tensor, torch.cuda.Event]] = []
 
     def start(self, encoded: _Encoded) -> None:
-        """Begin to take a chunk: on the host's side it is there after `finish`."""
+        """Take a chunk, or begin to: what a GPU has to copy to the host is there after `finish`."""
         features = encoded.features()
         if not self._store.spilled:
             self._store.put(encoded.chunk, features)
-        if self._journal or self._store.spilled:
-            ready = None
-            if features.is_cuda:
-                copy = torch.empty_like(features, device="cpu", pin_memory=True)
-                features = copy.copy_(features, non_blocking=True)
-                ready = torch.cuda.Event()  # type: ignore[no-untyped-call, unused-ignore]
-                ready.record()
-            self._copying.append((encoded.name, encoded.chunk, features, ready))
+        if not features.is_cuda:
+            self._write(encoded.name, encoded.chunk, features)
+        elif self._journal or self._store.spilled:
+            copy = torch.empty_like(features, device="cpu", pin_memory=True).copy_(features, non_blocking=True)
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call, unused-ignore]
+            ready.record()
+            self._copying.append((encoded.name, encoded.chunk, copy, ready))
 
     def finish(self) -> None:
         """Write what has been begun."""
-        for name, chunk, features, ready in self._copying:
-            if ready is not None:
-                ready.synchronize()
-            if self._store.spilled:
-                self._store.put(chunk, features)
-            if self._journal:
-                self._journal.save(name, features.cpu().numpy())
+        for name, chunk, copy, ready in self._copying:
+            ready.synchronize()
+            self._write(name, chunk, copy)
         self._copying = []
+
+    def _write(self, name: str, chunk: NDArray[np.int64], features: Tensor) -> None:
+        if self._store.spilled:
+            self._store.put(chunk, features)
+        if self._journal:
+            self._journal.save(name, features.cpu().numpy())
 
 
 class _Batches:
@@ -221,14 +223,19 @@ class _Batches:
         self._lock = threading.Lock()
         self._has_taken_less = False
 
-    def of(self, ids: Sequence[NDArray[np.int32]]) -> Iterator[NDArray[np.int64]]:
-        """Yield batches as the places of their rows in `ids` (n,), longest rows first."""
-        order = np.argsort([-len(row) for row in ids], kind="stable")
-        start = 0
+    def of(self, ids: Sequence[NDArray[np.int32]], workers: int) -> Iterator[NDArray[np.int64]]:
+        """Yield batches as the places of their rows in `ids` (n,), longest rows first, about equal for each worker."""
+        lengths = np.array([len(row) for row in ids])
+        order = np.argsort(-lengths, kind="stable")
+        ends = np.cumsum(lengths[order])  # tokens up to and with each text
+        rounds = -(-ends[-1] // (self.tokens * workers))
+        share = max(_FEWEST_TOKENS, -(-ends[-1] // (rounds * workers)))
+        start, given = 0, 0
         while start < len(order):
-            end = start + max(1, self.tokens // len(ids[order[start]]))
+            padded = start + max(1, self.tokens // lengths[order[start]])
+            end = min(padded, int(np.searchsorted(ends, given + share)) + 1)
             yield order[start:end]
-            start = end
+            start, given = end, ends[min(end, len(order)) - 1]
 
     def features(self, ids: Sequence[NDArray[np.int32]]) -> Tensor:
         """The features of one batch, (n, D); in two halves when the memory is too small for it."""

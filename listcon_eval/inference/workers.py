@@ -2,13 +2,12 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 
-P = ParamSpec("P")
 A = TypeVar("A")
 T = TypeVar("T")
 
@@ -38,6 +37,7 @@ class Workers:
         self.count = workers_on(device)
         self._threads = torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
+        self._running: list[Future[Any]] = []
 
     def __enter__(self) -> Self:
         if self.count > 1:
@@ -55,24 +55,35 @@ class Workers:
             torch.set_num_threads(self._threads)
             _ALONE.release()
 
-    def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Start work, or do it now where there is one worker."""
-        if self._pool is not None:
-            return self._pool.submit(work, *args, **kwargs)
-        done: Future[T] = Future()
-        try:
-            done.set_result(work(*args, **kwargs))
-        except Exception as error:  # it is raised where the result is asked for, as in a pool
-            done.set_exception(error)
-        return done
+    def start(self, work: Callable[[A], T], parts: Sequence[A]) -> list[Future[T]]:
+        """Start work on every part, or do it now where there is one worker.
+
+        A single part is done now too, with all threads to itself, when what was started before is done: never by who
+        happens to be first, which would round its numbers by chance.
+        """
+        if self._pool is None:
+            return [_done(work, part) for part in parts]
+        if len(parts) == 1:
+            wait(self._running)
+            share = torch.get_num_threads()
+            torch.set_num_threads(self._threads)
+            try:
+                return [_done(work, parts[0])]
+            finally:
+                torch.set_num_threads(share)
+        started = [self._pool.submit(work, part) for part in parts]
+        self._running = [future for future in self._running if not future.done()] + started
+        return started
 
     def map(self, work: Callable[[A], T], parts: Sequence[A]) -> list[T]:
-        """The results of work on every part, in their order. A single part has all threads to itself."""
-        if len(parts) != 1 or self._pool is None:
-            return [future.result() for future in [self.submit(work, part) for part in parts]]
-        share = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
-        try:
-            return [work(parts[0])]
-        finally:
-            torch.set_num_threads(share)
+        """The results of work on every part, in their order."""
+        return [future.result() for future in self.start(work, parts)]
+
+
+def _done(work: Callable[[A], T], part: A) -> Future[T]:
+    done: Future[T] = Future()
+    try:
+        done.set_result(work(part))
+    except Exception as error:  # it is raised where the result is asked for, as in a pool
+        done.set_exception(error)
+    return done

@@ -214,9 +214,15 @@ def test_the_markdown_file_keeps_one_section_a_machine_and_model(measurement: Me
     again = markdown_with(file, [replace(measurement, workload="four lists")], "listcon-eval bench --seed 1")
     assert again.startswith("# Benchmarks\n")
     assert again.count("\n## random test") == 2
-    assert again.count("three lists") == 1
-    assert again.count("four lists") == 1
+    # A workload is written anew in the section of its machine, beside the others.
+    assert again.count("### three lists") == 2
+    assert again.count("### four lists") == 1
+    assert again.index("### four lists") < again.index("Another CPU")
+    assert again.count("listcon-eval bench --seed 1") == 1
     assert markdown_with(again, [other], "listcon-eval bench --shape T2Reranking") == again
+    anew = markdown_with(again, [measurement], "listcon-eval bench --seed 2")
+    assert anew.count("### three lists") == 2
+    assert anew.count("listcon-eval bench --seed 2") == 1
 
 
 def test_a_run_without_the_reference_and_with_a_device(measurement: Measurement) -> None:

@@ -1,6 +1,7 @@
 """Batches side by side on a CPU: the same results in the same order, and torch's threads as they were."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -41,6 +42,20 @@ def test_a_single_part_has_all_threads(threads: int) -> None:
         assert torch.get_num_threads() == 1
 
 
+def test_a_single_part_waits_for_what_was_started_before(threads: int) -> None:
+    done = []
+
+    def slow(part: int) -> None:
+        time.sleep(0.05)
+        done.append(part)
+
+    with Workers(CPU) as workers:
+        workers.start(slow, [0, 1, 2])
+        workers.start(done.append, [3])
+        assert sorted(done[:3]) == [0, 1, 2]
+        assert done[3:] == [3]
+
+
 def test_an_error_is_raised_and_leaves_torch_as_it_was(threads: int) -> None:
     def fail(part: int) -> None:
         raise KeyError(part)
@@ -73,7 +88,7 @@ def test_one_worker_works_in_the_calling_thread() -> None:
     assert workers_on(torch.device("cuda")) == 1
     with Workers(CPU) as workers:
         assert workers.map(lambda _: threading.get_ident(), [1, 2]) == [threading.get_ident()] * 2
-        failed = workers.submit(lambda: 1 // 0)
+        [failed] = workers.start(lambda part: 1 // part, [0])
     with pytest.raises(ZeroDivisionError):
         failed.result()
 
