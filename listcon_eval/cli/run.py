@@ -95,7 +95,9 @@ def _evaluate_and_print(request: Request, quiet: bool) -> None:
     set_up_logging(quiet)
     with progress_shown(quiet) as progress:
         outcome = evaluate(request, progress=progress, announce=(lambda _: None) if quiet else _note)
-    _print_summary(outcome.records, _peak(request))
+    _print_summary(outcome.records)
+    if not quiet:
+        _note(f"peak memory: {_peak(request)}")
     if outcome.failures:
         failed = sum(map(len, outcome.failures.values()))
         first = [f"{folder}: {next(iter(found.values()))}" for folder, found in outcome.failures.items()]
@@ -116,7 +118,7 @@ def _note(text: str) -> None:
     notes.print(text, soft_wrap=True, markup=False)
 
 
-def _print_summary(records: Sequence[RunRecord], peak: str) -> None:
+def _print_summary(records: Sequence[RunRecord]) -> None:
     from listcon_eval.measures import Measure
     from listcon_eval.reports import comparison
     from listcon_eval.reports.table import MAP
@@ -127,6 +129,6 @@ def _print_summary(records: Sequence[RunRecord], peak: str) -> None:
             say(f"{table.render()}\n")
     for record in records:
         say(record.signature)
-    say(f"peak memory: {peak}\n")
+    say()
     for folder in dict.fromkeys(record.folder.parent for record in records):
         say(str(folder))
