@@ -25,6 +25,7 @@ class Budgets:
         feature_bytes: features kept on the device; beyond it they go to an unnamed temporary file.
         chunk_texts: texts that are tokenised at once, and kept by a journal at once.
         group_passages: passages whose lists go through the rounds together, and are kept by a journal at once.
+        host_bytes: memory of the host that the process should stay within; None for no statement.
     """
 
     tokens: int
@@ -32,6 +33,7 @@ class Budgets:
     feature_bytes: int
     chunk_texts: int = 1024
     group_passages: int = 20_000
+    host_bytes: int | None = None
 
     @classmethod
     def for_device(cls, device: torch.device) -> "Budgets":
@@ -85,6 +87,7 @@ class Budgets:
             feature = 4 * config.list_width
             found = replace(
                 found,
+                host_bytes=host_bytes,
                 chunk_texts=_least(found.chunk_texts, host_bytes * _ROUNDS / 2 / feature, 32),
                 group_passages=_least(found.group_passages, host_bytes * _ROUNDS / feature, _FEWEST_ROWS),
             )

@@ -24,6 +24,7 @@ from listcon_eval.inference.budgets import Budgets
 from listcon_eval.inference.encoder import FastEncoder
 from listcon_eval.inference.journal import Journal
 from listcon_eval.inference.layouts import moved, on_device
+from listcon_eval.inference.memory import stay_within
 from listcon_eval.inference.tokens import TextCutter
 from listcon_eval.inference.workers import Workers
 from listcon_eval.progress import Phases, Progress
@@ -129,6 +130,7 @@ def encode_texts(
             progress("encode", done, len(texts))
         keep.finish()
         keep.start(encoded)
+        stay_within(budgets.host_bytes)
 
     with ThreadPoolExecutor(max_workers=1) as thread, Workers(encoder.device) as workers:
         waiting = [thread.submit(tokenised, chunk) for _, chunk in missing[:1]]

@@ -1,5 +1,6 @@
 """Memory as it was used: what this process and its device have held at most."""
 
+import ctypes
 import resource
 import sys
 from contextlib import suppress
@@ -8,6 +9,8 @@ from pathlib import Path
 import torch
 
 _STATUS = Path("/proc/self/status")
+_SHORT = 0.7  # of a budget: from here on memory is given back
+_M_MMAP_THRESHOLD, _LARGE = -3, 2**20  # malloc.h's name for it; blocks from this size on are given back when freed
 
 
 def forget_peaks(device: torch.device) -> None:
@@ -21,6 +24,21 @@ def forget_peaks(device: torch.device) -> None:
 def host_now() -> int | None:
     """The memory that this process holds, in bytes; None where the system does not tell."""
     return _status("VmRSS")
+
+
+def stay_within(budget: int | None) -> None:
+    """Give what was freed back to the system when most of a host budget is held, and from then on at once.
+
+    glibc keeps freed blocks for later ones, and blocks of changing sizes leave holes: the process holds several times
+    what it uses. Giving them back costs page faults, so it is left until memory is short. No other C library is asked.
+    """
+    held = host_now()
+    if budget is None or held is None or held < _SHORT * budget:
+        return
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        library.malloc_trim(0)
 
 
 def host_peak() -> int:

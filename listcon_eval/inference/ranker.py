@@ -13,7 +13,7 @@ from listcon_eval.inference.encoder import FastEncoder
 from listcon_eval.inference.features import FeatureStore, encode_texts
 from listcon_eval.inference.groups import group_name, groups_of, packed, unpacked
 from listcon_eval.inference.journal import Journal
-from listcon_eval.inference.memory import host_now
+from listcon_eval.inference.memory import host_now, stay_within
 from listcon_eval.inference.rounds import rank_features
 from listcon_eval.inference.texts import IndexedList, index_texts
 from listcon_eval.inference.tokens import TextCutter
@@ -277,6 +277,7 @@ class ListConRanker:
             else:
                 results = unpacked(kept, group)
             ranked += results
+            stay_within(self.budgets.host_bytes)
             done += sum(len(row.passages) for row in group)
             progress("list", done, total)
         return ranked

@@ -1,6 +1,7 @@
 """Stated memory: what follows from it, features in a file, and a process that stays within it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -168,6 +169,35 @@ def test_a_process_stays_within_its_budget(checkpoint_folder: Path) -> None:
     assert peak <= budget
     assert not spilled
     assert lists == 12
+
+
+HELD = """
+import json
+import torch
+from listcon_eval.inference.memory import host_now, stay_within
+blocks = [torch.ones(200_000) for _ in range(400)]  # below the size that malloc gives back by itself
+kept = blocks[::40]
+del blocks
+before = host_now()
+stay_within(10 * before)
+wide = host_now()
+stay_within(before)
+print(json.dumps([before, wide, host_now()]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux and glibc")
+def test_what_was_freed_is_given_back_when_memory_is_short() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELD],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)},
+    )
+    before, wide, after = json.loads(done.stdout)
+    assert wide > before - 50_000_000
+    assert after < before - 200_000_000
 
 
 def test_the_peak_of_this_process_is_at_least_what_it_holds() -> None:
