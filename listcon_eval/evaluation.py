@@ -34,10 +34,12 @@ class Request:
         kind: the kind of system; found out when None.
         revision: the hub revision of the model.
         device: the device; the best there is when None.
-        precision: "published" or "precise".
+        precision: "published", "precise" or "bfloat16".
         max_length: tokens a text is cut to; 512 for ListConRanker and any other model's own when None.
         fresh: whether to compute anew what earlier starts have finished.
         keep_going: whether a query that cannot be ranked is written down and passed over, instead of ending the run.
+        memory: bytes of host memory to stay within; no bound when None.
+        device_memory: the same for an accelerator's own memory.
     """
 
     model: str
@@ -51,6 +53,8 @@ class Request:
     max_length: int | None = None
     fresh: bool = False
     keep_going: bool = False
+    memory: int | None = None
+    device_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,20 @@ def evaluate(
 
     check_writable(request.output)
     found = identify(request.model, request.kind, request.revision)
-    modes = _modes(request, found.kind, system_class(found.kind).modes)
+    kind = system_class(found.kind)
+    modes = _modes(request, found.kind, kind.modes)
+    if not kind.keeps_budgets and (request.memory, request.device_memory) != (None, None):
+        raise ListconError(
+            f"{request.model} is of the kind {found.kind}, which keeps to no memory budget: leave the budget out"
+        )
     for task in request.tasks:  # all of them before the long work: a missing one should not show at the end
         announce(f"loading {task.name} from {task.location}")
         task.load()
     announce(f"loading the model {request.model}")
-    system = load_system(found, Options(request.device, request.precision, request.max_length))
+    system = load_system(
+        found,
+        Options(request.device, request.precision, request.max_length, request.memory, request.device_memory),
+    )
     search = SystemSearch(system, progress=progress)
     search.keep_going = request.keep_going
     outcome = Outcome([], {})

@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple, get_args
 
 Mode = Literal["conventional", "iterative"]
-Precision = Literal["published", "precise"]
+Precision = Literal["published", "precise", "bfloat16"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 POINTWISE = "pointwise"

@@ -2,10 +2,7 @@
 
 import os
 import platform
-import resource
-import sys
 import time
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,25 +47,6 @@ def matrix_product_ceiling(device: torch.device, dtype: torch.dtype) -> float:
         synchronise(device)
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
-
-
-def forget_peaks(device: torch.device) -> None:
-    """Let the peaks of memory start anew from what is held now: the device's, and on Linux the process's."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):  # other systems, and containers without the file, keep the peak of the whole process
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def host_peak() -> int:
-    """The most memory that this process has held since `forget_peaks`, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def device_peak(device: torch.device) -> int | None:
-    """The most memory that tensors have held on the device since then, in bytes; None where there is none to ask."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def _processor() -> str:

@@ -16,13 +16,17 @@ from listcon_eval.benchmark.published import PublishedProcedure
 from listcon_eval.benchmark.records import EncoderSpeed, Measurement, Timing
 from listcon_eval.benchmark.workload import Workload
 from listcon_eval.errors import ListconError
-from listcon_eval.inference import ListConRanker
+from listcon_eval.inference import ListConRanker, memory
+from listcon_eval.inference.devices import placed
 from listcon_eval.inference.encoder import FastEncoder
 from listcon_eval.inference.tokens import TextCutter
+from listcon_eval.inference.workers import Workers
+from listcon_eval.model import ListConModel, load_checkpoint
 from listcon_eval.progress import Progress, no_progress
 from listcon_eval.records import Mode, RankedList
 
 T = TypeVar("T")
+_TOKENISED_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def measure(
             f"repeats ({settings.repeats}) and encoder batches ({settings.encoder_batches}) start at 1, "
             f"reference queries ({settings.reference_queries}) at 0"
         )
+    model = _reference_model(ranker)
     subset = workload.subset(settings.reference_queries) if settings.reference_queries else []
     engine_seconds: list[float] = []
     kept_seconds: list[float] = []
@@ -78,15 +83,15 @@ def measure(
     results: list[RankedList] = []
     reference: list[NDArray[np.float64]] = []
     host, device = 0, None
-    machine.forget_peaks(ranker.device)
+    memory.forget_peaks(ranker.device)
     for repeat in range(settings.repeats):
         results = _timed(ranker, engine_seconds, lambda: _rank(ranker, workload, settings.mode))
         if repeat == 0:  # before the reference, which needs more
-            host, device = machine.host_peak(), machine.device_peak(ranker.device)
+            host, device = memory.host_peak(), memory.device_peak(ranker.device)
         if subset:
             for seconds, keep in ((kept_seconds, True), (published_seconds, False)):
                 procedure = PublishedProcedure(
-                    ranker.model,
+                    model,
                     ranker.checkpoint.tokenizer,
                     precision=ranker.precision,
                     max_length=ranker.max_length,
@@ -103,8 +108,7 @@ def measure(
         progress("repeats", repeat + 1, settings.repeats)
     phases = {name: spent - before.get(name, 0.0) for name, spent in ranker.phases.seconds.items()}
     texts = workload.distinct_texts()
-    ids = sorted(TextCutter(ranker.checkpoint.tokenizer, ranker.max_length)(texts), key=len, reverse=True)
-    lengths = np.array([len(row) for row in ids], dtype=np.float64)
+    lengths = _token_lengths(ranker, texts)
     compared = [workload.passages[place] for place in subset]
     return Measurement(
         workload=f"{workload.name}, {len(workload.queries)} queries, {workload.documents} passages",
@@ -124,13 +128,23 @@ def measure(
         if subset
         else None,
         phases={name: spent for name, spent in phases.items() if spent > 0},
-        encoder=_encoder_speed(ranker, ids, settings),
+        encoder=_encoder_speed(ranker, texts, lengths, settings),
         host_bytes=host,
         device_bytes=device,
+        host_budget=ranker.memory,
+        device_budget=ranker.device_memory,
         busy=write_trace(ranker, workload.some(subset or workload.subset(1)), settings.mode, settings.trace)
         if settings.trace
         else None,
     )
+
+
+def _reference_model(ranker: ListConRanker) -> ListConModel:
+    """What the published procedure runs: the engine's own model, but for an encoder in bfloat16 the float32 one."""
+    if ranker.precision != "bfloat16":
+        return ranker.model
+    source = ranker.checkpoint.source
+    return placed(load_checkpoint(source.folder).model, ranker.device, "precise")
 
 
 def _rank(ranker: ListConRanker, workload: Workload, mode: Mode) -> list[RankedList]:
@@ -158,32 +172,47 @@ def _encoder_flop(ranker: ListConRanker, lengths: NDArray[np.float64]) -> float:
     return 2 * float(config.num_hidden_layers) * (linears * float(lengths.sum()) + attention)
 
 
-def _encoder_speed(ranker: ListConRanker, ids: Sequence[NDArray[np.int32]], settings: Settings) -> EncoderSpeed:
-    """The fastest encoder beside transformers', on the same batches, taking turns.
+def _token_lengths(ranker: ListConRanker, texts: Sequence[str]) -> NDArray[np.float64]:
+    """The tokens of each text, (N,); the ids of all of them at once would be the most of a large run's memory."""
+    cutter = TextCutter(ranker.checkpoint.tokenizer, ranker.max_length)
+    parts = (texts[start : start + _TOKENISED_AT_ONCE] for start in range(0, len(texts), _TOKENISED_AT_ONCE))
+    return np.array([len(row) for part in parts for row in cutter(part)], dtype=np.float64)
+
+
+def _encoder_speed(
+    ranker: ListConRanker, texts: Sequence[str], lengths: NDArray[np.float64], settings: Settings
+) -> EncoderSpeed:
+    """The fastest encoder beside transformers', on the same batches, taking turns, each as it is used.
 
     Args:
-        ranker: the engine.
-        ids: token ids of all texts, the longest first: batches of neighbours have the padding they have in a run.
+        ranker: the engine, which computes its batches side by side; transformers' has all threads for each.
+        texts: all texts. Batches are of neighbours by length, so they have the padding that they have in a run.
+        lengths: their tokens, (N,).
         settings: how to measure.
     """
-    batches = []
+    order = np.argsort(-lengths, kind="stable")
+    places = []
     start = 0
-    while start < len(ids):
-        rows = max(1, ranker.budgets.tokens // len(ids[start]))
-        batches.append(ids[start : start + rows])
+    while start < len(order):
+        rows = max(1, int(ranker.budgets.tokens // lengths[order[start]]))
+        places.append(order[start : start + rows])
         start += rows
-    count = min(settings.encoder_batches, len(batches))
-    batches = [batches[int((number + 0.5) * len(batches) / count)] for number in range(count)]
+    count = min(settings.encoder_batches, len(places))
+    cutter = TextCutter(ranker.checkpoint.tokenizer, ranker.max_length)
+    chosen = [places[int((number + 0.5) * len(places) / count)] for number in range(count)]
+    batches = [cutter([texts[place] for place in batch]) for batch in chosen]
     encoders = ranker.encoder, FastEncoder.for_model(ranker.model, path="plain")
     encoders[0].check([batch[0] for batch in batches])
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(settings.repeats):
-        for encoder, spent in zip(encoders, seconds, strict=True):
-            _timed(ranker, spent, lambda encoder=encoder: [encoder.features(batch) for batch in batches])  # type: ignore[misc]
+        with Workers(ranker.device) as workers:
+            _timed(ranker, seconds[0], lambda workers=workers: workers.map(encoders[0].features, batches))  # type: ignore[misc]
+        _timed(ranker, seconds[1], lambda: [encoders[1].features(batch) for batch in batches])
     return EncoderSpeed(
         path=encoders[0].describe(),
         batches=count,
         tokens=sum(len(row) for batch in batches for row in batch),
+        flop=_encoder_flop(ranker, lengths[np.concatenate(chosen)]),
         seconds=tuple(seconds[0]),
         plain_seconds=tuple(seconds[1]),
     )

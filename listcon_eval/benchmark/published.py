@@ -24,8 +24,8 @@ class PublishedProcedure:
     Args:
         model: the model, on its device and in its precision.
         tokenizer: its tokenizer.
-        precision: "published" ranks by the sigmoid in the model's own format, "precise" by the logit, its
-            sigmoid taken in float64.
+        precision: "published" ranks by the sigmoid in the model's own format, the others by the logit, its sigmoid
+            taken in float64.
         max_length: tokens a text is cut to.
         keep_features: whether to encode a query's texts once, instead of in every round.
     """
@@ -77,6 +77,6 @@ class PublishedProcedure:
         """The scores of one list's passages, whose features follow the query's, (1 + P, D) -> (P,)."""
         valid = torch.ones(1, len(features), dtype=torch.bool, device=features.device)
         logits = self._model.logits(features.unsqueeze(0), valid)[0]
-        scores = torch.sigmoid(logits.double() if self._precision == "precise" else logits)
+        scores = torch.sigmoid(logits.double() if self._precision != "published" else logits)
         numbers: NDArray[np.float64] = scores.double().cpu().numpy()
         return numbers

@@ -12,6 +12,7 @@ from listcon_eval.errors import ListconError
 
 _TOPIC = 300  # characters that one text draws from
 _SENTENCE = 12  # characters between two punctuation marks, about
+_AT_ONCE = 500_000  # characters that are drawn at once, about
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,15 @@ def _texts(lengths: NDArray[np.int64], random: np.random.Generator) -> list[str]
 
     Texts that all drew from one table would be alike in the mean over their tokens, and their scores nearly tied.
     """
-    total = int(lengths.sum())
     characters = _common_characters()
+    # In blocks: the numbers that a character is drawn by take many times its memory.
+    blocks = np.cumsum(lengths) // _AT_ONCE
+    borders = np.flatnonzero(np.diff(blocks)) + 1
+    return [text for block in np.split(lengths, borders) for text in _block(block, characters, random)]
+
+
+def _block(lengths: NDArray[np.int64], characters: NDArray[np.uint32], random: np.random.Generator) -> list[str]:
+    total = int(lengths.sum())
     starts = np.repeat(random.integers(0, len(characters), len(lengths)), lengths)
     # Cubed uniform numbers favour a few characters, as a text does.
     codes = characters[(starts + random.random(total) ** 3 * _TOPIC).astype(np.int64) % len(characters)]

@@ -47,6 +47,8 @@ def bench(
     mode: Annotated[Mode, typer.Option("--mode", help="The inference mode.")] = "iterative",
     precision: options.PrecisionOption = "precise",
     device: options.Device = None,
+    memory: options.Memory = None,
+    device_memory: options.DeviceMemory = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads on a CPU.", show_default="torch's choice")
     ] = None,
@@ -99,6 +101,8 @@ def bench(
         synthetic_workload,
     )
 
+    host_bytes = options.size_of(memory, "--memory")
+    device_bytes = options.size_of(device_memory, "--device-memory")
     workloads = (
         [read_workload(path) for path in data]
         if data
@@ -113,7 +117,9 @@ def bench(
 
         if threads is not None:
             torch.set_num_threads(threads)
-        ranker = ListConRanker.from_pretrained(folder, device=device, precision=precision)
+        ranker = ListConRanker.from_pretrained(
+            folder, device=device, precision=precision, memory=host_bytes, device_memory=device_bytes
+        )
         for workload in workloads:
             if not quiet:
                 notes.print(f"{workload.name}: {len(workload.queries)} queries, {workload.documents} passages")

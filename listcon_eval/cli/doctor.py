@@ -105,7 +105,7 @@ def _hub() -> Finding:
 
 
 def _checkpoint(model: str, revision: str | None, device: str | None) -> str:
-    from listcon_eval.inference.devices import choose_device
+    from listcon_eval.inference.devices import choose_device, placed
     from listcon_eval.inference.encoder import FastEncoder
     from listcon_eval.model import load_checkpoint
 
@@ -117,7 +117,7 @@ def _checkpoint(model: str, revision: str | None, device: str | None) -> str:
         f"encoder {config.encoder.num_hidden_layers} layers x {config.encoder.hidden_size}, "
         f"list transformer {config.list_layers} layers x {config.list_width}, "
         f"sha256 {checkpoint.weights_sha256[:12]}{ignored}; "
-        f"encoded by {FastEncoder.for_model(checkpoint.model.to(choose_device(device))).describe()}"
+        f"encoded by {FastEncoder.for_model(placed(checkpoint.model, choose_device(device), 'published')).describe()}"
     )
 
 

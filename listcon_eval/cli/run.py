@@ -41,6 +41,8 @@ def run(
     max_length: options.ModelsMaxLength = None,
     fresh: options.Fresh = False,
     keep_going: options.KeepGoing = False,
+    memory: options.Memory = None,
+    device_memory: options.DeviceMemory = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate ListConRanker or another system and write scores, metrics and mteb's result JSON.
@@ -72,6 +74,8 @@ def run(
         max_length=max_length,
         fresh=fresh,
         keep_going=keep_going,
+        memory=options.size_of(memory, "--memory"),
+        device_memory=options.size_of(device_memory, "--device-memory"),
     )
     _evaluate_and_print(request, quiet)
 
@@ -114,12 +118,22 @@ def _evaluate_and_print(request: Request, quiet: bool) -> None:
     with progress_shown(quiet) as progress:
         outcome = evaluate(request, progress=progress, announce=(lambda _: None) if quiet else _note)
     _print_summary(outcome.records)
+    if not quiet:
+        _note(f"peak memory: {_peak(request)}")
     if outcome.failures:
         failed = sum(map(len, outcome.failures.values()))
         first = [f"{folder}: {next(iter(found.values()))}" for folder, found in outcome.failures.items()]
         raise CheckFailedError(
             f"{failed} queries failed, so these runs have no metrics (first failure of each):\n" + "\n".join(first)
         )
+
+
+def _peak(request: Request) -> str:
+    from listcon_eval.inference.devices import choose_device
+    from listcon_eval.inference.memory import device_peak, host_peak, in_words
+
+    device = device_peak(choose_device(request.device))
+    return in_words(host_peak(), device, memory=request.memory, device_memory=request.device_memory)
 
 
 def _note(text: str) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from listcon_eval.errors import ListconError
 from listcon_eval.inference.layouts import FlashLayout, PackedLayout, PaddedLayout, TokenIds
-from listcon_eval.inference.linears import Linear, OneDnnLinear, PlainLinear, mkl_is_slow, onednn_problem
+from listcon_eval.inference.linears import Linear, OneDnnLinear, PlainLinear, onednn_is_faster, onednn_problem
 from listcon_eval.model import ListConModel
 
 EncoderPath = Literal["plain", "padded", "packed", "onednn", "varlen"]
@@ -208,7 +208,7 @@ def _fastest(model: ListConModel, possible: list[EncoderPath]) -> tuple[EncoderP
     """The path to take of those that can run, and why."""
     if "varlen" in possible:
         return "varlen", "the fastest on this device"
-    if "onednn" in possible and mkl_is_slow():
+    if "onednn" in possible and (onednn_is_faster() or model.encoder.dtype == torch.bfloat16):
         return "onednn", "the fastest on this processor"
     # Where starting a kernel costs more than the padding of a batch, one attention for all texts is best.
     on_cpu = model.encoder.device.type == "cpu"

@@ -7,11 +7,12 @@ it is encoded.
 
 import hashlib
 import logging
+import mmap
 import os
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,41 +20,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from listcon_eval.errors import ListconError
+from listcon_eval.inference.budgets import Budgets
 from listcon_eval.inference.encoder import FastEncoder
 from listcon_eval.inference.journal import Journal
+from listcon_eval.inference.layouts import moved, on_device
+from listcon_eval.inference.memory import stay_within
 from listcon_eval.inference.tokens import TextCutter
+from listcon_eval.inference.workers import Workers
 from listcon_eval.progress import Phases, Progress
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_CHARACTERS = 2_000_000
 _CHECKED_TEXTS = 4
-
-
-@dataclass(frozen=True)
-class Budgets:
-    """What inference may hold at once.
-
-    Attributes:
-        tokens: tokens of one encoder batch, padding counted.
-        rows: rows (queries and passages) of one batch of lists, padding counted.
-        feature_bytes: features kept on the device; beyond it they go to an unnamed temporary file.
-        chunk_texts: texts that are tokenised at once, and kept by a journal at once.
-        group_passages: passages whose lists go through the rounds together, and are kept by a journal at once.
-    """
-
-    tokens: int
-    rows: int
-    feature_bytes: int
-    chunk_texts: int = 1024
-    group_passages: int = 20_000
-
-    @classmethod
-    def for_device(cls, device: torch.device) -> "Budgets":
-        """Budgets that suit a device: a CPU is fastest while a batch stays near its caches."""
-        if device.type == "cpu":
-            return cls(tokens=4096, rows=4096, feature_bytes=2 * 2**30)
-        return cls(tokens=65_536, rows=65_536, feature_bytes=4 * 2**30)
+_FEWEST_TOKENS = 256  # of a batch that is made small so that every worker has one
 
 
 class FeatureStore:
@@ -63,24 +43,33 @@ class FeatureStore:
         self.device = device
         size = texts * width * dtype.itemsize
         self.spilled = size > budget
+        self._mapped: mmap.mmap | None = None
         if self.spilled:
             # The file has no name: it is gone with the process, however that ends.
-            self._file = tempfile.TemporaryFile(prefix="listcon-features-")  # noqa: SIM115 - lives as long as the store
-            # A full disk has to show here, as an error: in a mapped file it would show later, as a killed process.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._file.fileno(), 0, size)
-            numbers = np.float16 if dtype == torch.float16 else np.float32
-            self._rows = torch.from_numpy(np.memmap(self._file, dtype=numbers, mode="w+", shape=(texts, width)))
+            with tempfile.TemporaryFile(prefix="listcon-features-") as file:
+                # A full disk has to show here, as an error: in a mapped file it would show later, as a killed process.
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
+                self._mapped = mmap.mmap(file.fileno(), size)  # keeps the file open
+            self._rows = torch.frombuffer(self._mapped, dtype=dtype).view(texts, width)
         else:
             self._rows = torch.empty(texts, width, dtype=dtype, device=device)
 
     def put(self, indices: NDArray[np.int64], features: Tensor) -> None:
         """Keep the features (n, D) of the texts at `indices` (n,)."""
-        self._rows[torch.from_numpy(indices).to(self._rows.device)] = features.to(self._rows.device)
+        self._rows[moved(indices, self._rows.device)] = features.to(self._rows.device)
+        self.forget()
 
     def get(self, indices: NDArray[np.int64]) -> Tensor:
         """The features of the texts at `indices`, of any shape, on the device: (*indices.shape, D)."""
-        return self._rows[torch.from_numpy(indices).to(self._rows.device)].to(self.device)
+        return on_device(self._rows[moved(indices, self._rows.device)], self.device)
+
+    def forget(self) -> None:
+        """Let go of the pages of the file that were read or written: they are not this process's memory any more."""
+        if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @torch.inference_mode()
@@ -123,30 +112,108 @@ def encode_texts(
     done = 0
     missing: list[tuple[str, NDArray[np.int64]]] = []
     for chunk in _chunks(texts, budgets):
-        name = _name_of(texts[index] for index in chunk)
+        name = _name_of(texts[index] for index in chunk) if journal else ""
         kept = journal.load(name) if journal else None
         if kept is None:
             missing.append((name, chunk))
         else:
             store.put(chunk, torch.from_numpy(kept))
             done += len(chunk)
-    with ThreadPoolExecutor(max_workers=1) as thread:
+
+    keep = _Kept(store, journal)
+
+    def take(encoded: _Encoded) -> None:
+        """Keep a chunk's features as soon as they are there."""
+        nonlocal done
+        for size in encoded.sizes():
+            done += size
+            progress("encode", done, len(texts))
+        keep.finish()
+        keep.start(encoded)
+        stay_within(budgets.host_bytes)
+
+    with ThreadPoolExecutor(max_workers=1) as thread, Workers(encoder.device) as workers:
         waiting = [thread.submit(tokenised, chunk) for _, chunk in missing[:1]]
+        running: list[_Encoded] = []
         for number, (name, chunk) in enumerate(missing, start=1):
             ids = waiting.pop().result()
             waiting += [thread.submit(tokenised, following) for _, following in missing[number : number + 1]]
             with phases.measured("encode"):
                 if check and number == 1:
                     encoder.check(ids[:: max(1, len(ids) // _CHECKED_TEXTS)][:_CHECKED_TEXTS])
-                features = torch.empty(len(chunk), encoder.width, dtype=encoder.features_dtype, device=encoder.device)
-                for rows, encoded in batches.of(ids):
-                    features[torch.from_numpy(rows).to(encoder.device)] = encoded
-                    done += len(rows)
-                    progress("encode", done, len(texts))
-                store.put(chunk, features)
-                if journal:
-                    journal.save(name, features.cpu().numpy())
+                # This chunk's work is given out before the last one's is waited for: nobody stands idle in between.
+                running.append(_Encoded(name, chunk, ids, batches, workers))
+                if len(running) > 1:
+                    take(running.pop(0))
+        with phases.measured("encode"):
+            for encoded in running:
+                take(encoded)
+            keep.finish()
     return store
+
+
+class _Encoded:
+    """A chunk of texts whose batches are at work, or done."""
+
+    def __init__(
+        self,
+        name: str,
+        chunk: NDArray[np.int64],
+        ids: Sequence[NDArray[np.int32]],
+        batches: "_Batches",
+        workers: Workers,
+    ) -> None:
+        self.name, self.chunk = name, chunk
+        rows = list(batches.of(ids, workers.count))
+        parts = [[ids[row] for row in batch] for batch in rows]
+        self._running = list(zip(rows, workers.start(batches.features, parts), strict=True))
+
+    def sizes(self) -> Iterator[int]:
+        """The texts of each batch, as soon as it is done."""
+        for rows, features in self._running:
+            features.result()
+            yield len(rows)
+
+    def features(self) -> Tensor:
+        """The features of the chunk's texts, in their order, (n, D), on the encoder's device."""
+        joined = torch.cat([features.result() for _, features in self._running])
+        places = np.argsort(np.concatenate([rows for rows, _ in self._running]))
+        self._running = []
+        return joined[moved(places, joined.device)]
+
+
+class _Kept:
+    """Takes chunks' features into the store and the journal, without making a GPU wait for the copy to the host."""
+
+    def __init__(self, store: FeatureStore, journal: Journal | None) -> None:
+        self._store, self._journal = store, journal
+        self._copying: list[tuple[str, NDArray[np.int64], Tensor, torch.cuda.Event]] = []
+
+    def start(self, encoded: _Encoded) -> None:
+        """Take a chunk, or begin to: what a GPU has to copy to the host is there after `finish`."""
+        features = encoded.features()
+        if not self._store.spilled:
+            self._store.put(encoded.chunk, features)
+        if not features.is_cuda:
+            self._write(encoded.name, encoded.chunk, features)
+        elif self._journal or self._store.spilled:
+            copy = torch.empty_like(features, device="cpu", pin_memory=True).copy_(features, non_blocking=True)
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call, unused-ignore]
+            ready.record()
+            self._copying.append((encoded.name, encoded.chunk, copy, ready))
+
+    def finish(self) -> None:
+        """Write what has been begun."""
+        for name, chunk, copy, ready in self._copying:
+            ready.synchronize()
+            self._write(name, chunk, copy)
+        self._copying = []
+
+    def _write(self, name: str, chunk: NDArray[np.int64], features: Tensor) -> None:
+        if self._store.spilled:
+            self._store.put(chunk, features)
+        if self._journal:
+            self._journal.save(name, features.cpu().numpy())
 
 
 class _Batches:
@@ -155,35 +222,46 @@ class _Batches:
     def __init__(self, encoder: FastEncoder, tokens: int) -> None:
         self.encoder = encoder
         self.tokens = tokens
-        self.has_taken_less = False
+        self._lock = threading.Lock()
+        self._has_taken_less = False
 
-    def of(self, ids: Sequence[NDArray[np.int32]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Yield batches as the places of their rows in `ids` (n,) and their features (n, D), longest rows first."""
-        order = np.argsort([-len(row) for row in ids], kind="stable")
-        start = 0
+    def of(self, ids: Sequence[NDArray[np.int32]], workers: int) -> Iterator[NDArray[np.int64]]:
+        """Yield batches as the places of their rows in `ids` (n,), longest rows first, about equal for each worker."""
+        lengths = np.array([len(row) for row in ids])
+        order = np.argsort(-lengths, kind="stable")
+        ends = np.cumsum(lengths[order])  # tokens up to and with each text
+        rounds = -(-ends[-1] // (self.tokens * workers))
+        share = max(_FEWEST_TOKENS, -(-ends[-1] // (rounds * workers)))
+        start, given = 0, 0
         while start < len(order):
-            rows = order[start : start + max(1, self.tokens // len(ids[order[start]]))]
-            try:
-                features = self.encoder.features([ids[row] for row in rows])
-            except torch.OutOfMemoryError as error:
-                self._take_less(len(rows), error)
-                continue
-            yield rows, features
-            start += len(rows)
+            padded = start + max(1, self.tokens // lengths[order[start]])
+            end = min(padded, int(np.searchsorted(ends, given + share)) + 1)
+            yield order[start:end]
+            start, given = end, ends[min(end, len(order)) - 1]
 
-    def _take_less(self, rows: int, error: torch.OutOfMemoryError) -> None:
+    def features(self, ids: Sequence[NDArray[np.int32]]) -> Tensor:
+        """The features of one batch, (n, D); in two halves when the memory is too small for it."""
+        try:
+            return self.encoder.features(ids)
+        except torch.OutOfMemoryError as error:
+            self._take_less(ids, error)
+        half = len(ids) // 2
+        return torch.cat([self.features(ids[:half]), self.features(ids[half:])])
+
+    def _take_less(self, ids: Sequence[NDArray[np.int32]], error: torch.OutOfMemoryError) -> None:
         device = self.encoder.device
-        if rows == 1:
+        if len(ids) == 1:
             raise ListconError(
                 f"a single text of the longest kind does not fit into the memory of {device}: free some, use "
                 f"another device, or lower max_length"
             ) from error
-        self.tokens //= 2
+        with self._lock:
+            self.tokens = min(self.tokens, sum(map(len, ids)) // 2)
+            if not self._has_taken_less:
+                logger.warning("%s is out of memory: going on with batches of %d tokens or less", device, self.tokens)
+            self._has_taken_less = True
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        if not self.has_taken_less:
-            logger.warning("%s is out of memory: going on with batches of %d tokens or less", device, self.tokens)
-        self.has_taken_less = True
 
 
 def _name_of(texts: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ Shapes: N texts of T tokens at most, R rows, H encoder width, A attention heads.
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class PackedLayout:
     def __init__(self, texts: TokenIds, device: torch.device) -> None:
         order = sorted(range(len(texts)), key=lambda text: len(texts[text]))
         counts = [len(texts[text]) for text in order]
-        self._order = torch.tensor(order, device=device)
+        self._order = moved(np.array(order), device)
         self._runs = [(len(list(equal)), count) for count, equal in groupby(counts)]  # (texts, tokens of each)
         self._rows = [texts * tokens for texts, tokens in self._runs]
         self.ids = moved(np.concatenate([np.asarray(texts[text], dtype=np.int32) for text in order]), device)
@@ -126,10 +126,16 @@ class FlashLayout:
         return sums / self._counts.unsqueeze(-1)
 
 
-def moved(array: NDArray[np.int32], device: torch.device) -> Tensor:
+def moved(array: NDArray[Any], device: torch.device) -> Tensor:
     """An array as a tensor on the device; to a GPU from pinned memory, without waiting for the copy."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return on_device(torch.from_numpy(array), device)
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device; from the host to a GPU from pinned memory, without waiting for the copy."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _positions(counts: NDArray[np.int32]) -> NDArray[np.int32]:

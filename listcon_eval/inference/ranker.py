@@ -1,22 +1,28 @@
 """The public class: texts in, scores out."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from listcon_eval.errors import ListconError
-from listcon_eval.inference.devices import choose_device, weights_dtype
+from listcon_eval.inference.budgets import Budgets
+from listcon_eval.inference.devices import bfloat16_is_slow, choose_device, placed
 from listcon_eval.inference.encoder import FastEncoder
-from listcon_eval.inference.features import Budgets, FeatureStore, encode_texts
+from listcon_eval.inference.features import FeatureStore, encode_texts
 from listcon_eval.inference.groups import group_name, groups_of, packed, unpacked
 from listcon_eval.inference.journal import Journal
+from listcon_eval.inference.memory import host_now, stay_within
 from listcon_eval.inference.rounds import rank_features
 from listcon_eval.inference.texts import IndexedList, index_texts
 from listcon_eval.inference.tokens import TextCutter
+from listcon_eval.inference.workers import workers_on
 from listcon_eval.model import PUBLISHED_ID, Checkpoint, load_checkpoint, save_checkpoint
 from listcon_eval.progress import Phases, Progress, no_progress
 from listcon_eval.records import MODES, PRECISIONS, Mode, Precision, RankedList
+
+logger = logging.getLogger(__name__)
 
 
 class EncodedLists(NamedTuple):
@@ -73,6 +79,8 @@ class ListConRanker:
         device: str | None = None,
         precision: Precision = "published",
         max_length: int = 512,
+        memory: int | None = None,
+        device_memory: int | None = None,
     ) -> Self:
         """Load a checkpoint of either published layout.
 
@@ -81,14 +89,25 @@ class ListConRanker:
             revision: the hub revision; the published model's is pinned when not given.
             device: "cuda", "cuda:1", "mps" or "cpu"; the best there is when not given.
             precision: "published" (float16 weights and scores on an accelerator, as the published code) or
-                "precise" (float32 throughout, ranking by logits).
+                "precise" (float32 throughout, ranking by logits) or "bfloat16" (as "precise", but for an encoder in
+                bfloat16, whose features are off by 1.5 to 3 percent).
             max_length: tokens a text is cut to, the special ones counted.
+            memory: bytes of host memory that the process is to stay within; batches and what is kept follow from it.
+            device_memory: the same for an accelerator's own memory.
 
         Raises:
             ListconError: when the checkpoint cannot be loaded or an argument has no meaning.
         """
         ranker = cls.__new__(cls)
-        ranker._set_up(path_or_id, revision=revision, device=device, precision=precision, max_length=max_length)
+        ranker._set_up(
+            path_or_id,
+            revision=revision,
+            device=device,
+            precision=precision,
+            max_length=max_length,
+            memory=memory,
+            device_memory=device_memory,
+        )
         return ranker
 
     def _set_up(
@@ -99,6 +118,8 @@ class ListConRanker:
         device: str | None = None,
         precision: Precision,
         max_length: int = 512,
+        memory: int | None = None,
+        device_memory: int | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ListconError(f"no precision {precision!r}: give one of {', '.join(PRECISIONS)}")
@@ -107,7 +128,7 @@ class ListConRanker:
         self.phases = Phases()
         with self.phases.measured("load"):
             self.checkpoint: Checkpoint = load_checkpoint(path_or_id, revision)
-            self.model = self.checkpoint.model.to(self.device, weights_dtype(self.device, precision))
+            self.model = placed(self.checkpoint.model, self.device, precision)
         longest = self.model.config.encoder.max_position_embeddings
         if not 3 <= max_length <= longest:
             raise ListconError(
@@ -117,7 +138,18 @@ class ListConRanker:
         self.encoder = FastEncoder.for_model(self.model)
         self._checked = False
         self._cutter = TextCutter(self.checkpoint.tokenizer, max_length)
-        self.budgets = Budgets.for_device(self.device)
+        self.memory, self.device_memory = memory, device_memory
+        self.budgets = Budgets.for_device(self.device).within(
+            self.model.config,
+            self.device,
+            host_bytes=memory,
+            device_bytes=device_memory,
+            item_bytes=self.encoder.dtype.itemsize,
+            batches=workers_on(self.device),
+        )
+        if precision == "bfloat16" and bfloat16_is_slow(self.device):
+            logger.warning("this processor only emulates bfloat16: the precision 'precise' is faster here, and exact")
+        _check_room(memory)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the checkpoint in layout 1 (what the published code reads), in float32, and return its folder."""
@@ -245,6 +277,17 @@ class ListConRanker:
             else:
                 results = unpacked(kept, group)
             ranked += results
+            stay_within(self.budgets.host_bytes)
             done += sum(len(row.passages) for row in group)
             progress("list", done, total)
         return ranked
+
+
+def _check_room(memory: int | None) -> None:
+    """Raise ListconError when a host budget is used up before the first text."""
+    held = host_now()
+    if memory is not None and held is not None and held >= memory:
+        raise ListconError(
+            f"the host budget is {memory / 1e9:.2f} GB, and {held / 1e9:.2f} GB are in use with the model loaded and "
+            f"no text encoded yet: give more"
+        )

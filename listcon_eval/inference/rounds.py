@@ -12,23 +12,29 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from listcon_eval.errors import ListconError
-from listcon_eval.inference.features import Budgets, FeatureStore
+from listcon_eval.inference.budgets import Budgets
+from listcon_eval.inference.features import FeatureStore
+from listcon_eval.inference.layouts import moved
 from listcon_eval.inference.texts import IndexedList
+from listcon_eval.inference.workers import Workers
 from listcon_eval.model import ListConModel
 from listcon_eval.records import Mode, Precision, RankedList
 
 LAST_ROUND_SIZE = 20
 SMALLEST_DROP = 10
 DROPPED_SHARE = 0.2
+_FEWEST_ROWS = 256  # of a batch that is made small so that every worker has one
 
 
 class _Ranking:
     """One list on its way through the rounds: which of its passages are alive, and how the others left."""
 
-    def __init__(self, source: IndexedList) -> None:
+    def __init__(self, source: IndexedList, start: int) -> None:
         self.source = source
+        self.start = start  # the place of its first passage among those of all lists
         self.alive = np.arange(len(source.passages))
         self.scores = np.empty(len(source.passages), dtype=np.float64)
         self.rounds = np.zeros(len(source.passages), dtype=np.int64)
@@ -78,8 +84,8 @@ def rank_features(
         store: the features of the texts.
         lists: the lists over those texts.
         mode: conventional or iterative inference.
-        precision: "published" ranks by the sigmoid in the model's own precision; "precise" by the float32 logit, its
-            sigmoid taken in float64.
+        precision: "published" ranks by the sigmoid in the model's own precision; the others by the float32 logit,
+            its sigmoid taken in float64.
         budgets: what may be held at once.
         keep_going: whether a list whose scores are not numbers is passed over: its scores are NaN then.
 
@@ -89,39 +95,65 @@ def rank_features(
     Raises:
         ListconError: when a score is not a number, naming the query.
     """
-    rankings = [_Ranking(source) for source in lists]
+    starts = np.cumsum([0, *(len(source.passages) for source in lists)])
+    rankings = [_Ranking(source, start) for source, start in zip(lists, starts.tolist(), strict=False)]
+    with Workers(store.device) as workers:
+        scorer = _Scorer(model, store, int(starts[-1]), precision, budgets, workers)
+        _go_through_rounds(scorer, rankings, mode, keep_going)
+    store.forget()
+    return [RankedList(tuple(ranking.scores.tolist()), tuple(ranking.rounds.tolist())) for ranking in rankings]
+
+
+def _go_through_rounds(scorer: "_Scorer", rankings: list[_Ranking], mode: Mode, keep_going: bool) -> None:
     active = rankings
     number = 0
     while active:
         active = sorted(active, key=lambda ranking: len(ranking.alive))
-        values = _score_round(model, store, active, precision, budgets)
+        values = scorer.score(active, number)
         start = 0
         for ranking in active:
             keys = values[start : start + len(ranking.alive)]
             start += len(ranking.alive)
             if np.isnan(keys).any():
                 if not keep_going:
-                    raise _not_a_number(model, ranking, keys)
+                    raise _not_a_number(scorer.model, ranking, keys)
                 ranking.give_up()
                 continue
             scores = keys.astype(np.float64)
-            ranking.finish_round(number, keys, _sigmoid(scores) if precision == "precise" else scores, mode)
+            ranking.finish_round(number, keys, scores if scorer.by_score else _sigmoid(scores), mode)
         active = [ranking for ranking in active if len(ranking.alive)]
         number += 1
-    return [RankedList(tuple(ranking.scores.tolist()), tuple(ranking.rounds.tolist())) for ranking in rankings]
 
 
-def _score_round(
-    model: ListConModel,
-    store: FeatureStore,
-    active: Sequence[_Ranking],
-    precision: Precision,
-    budgets: Budgets,
-) -> NDArray[np.floating]:
-    """What ranks the alive passages of every list, one after the other: logits if precise, else scores."""
-    parts = []
-    for batch in _batches(active, budgets.rows):
-        longest = len(batch[-1].alive)
+class _Scorer:
+    """Scores the alive passages of lists, round by round, and keeps what no round changes."""
+
+    def __init__(
+        self,
+        model: ListConModel,
+        store: FeatureStore,
+        passages: int,
+        precision: Precision,
+        budgets: Budgets,
+        workers: Workers,
+    ) -> None:
+        self.model, self._store, self._workers, self._rows = model, store, workers, budgets.rows
+        self.by_score = precision == "published"
+        self._format = model.linear_score1.weight.dtype
+        self._before = torch.empty(passages, device=store.device)  # each passage's part that no round changes
+
+    def score(self, active: Sequence[_Ranking], number: int) -> NDArray[np.floating]:
+        """What ranks the alive passages of every list in this round, one after the other: scores, or else logits."""
+        whole = sum(1 + len(ranking.alive) for ranking in active)
+        rows = min(self._rows, max(_FEWEST_ROWS, -(-whole // self._workers.count)))
+        batches = list(_batches(active, rows))
+        parts = self._workers.map(lambda batch: self._of_batch(batch, number), batches)
+        values: NDArray[np.floating] = torch.cat(parts).cpu().numpy()  # the only copy from the device in a round
+        return values
+
+    @torch.inference_mode()
+    def _of_batch(self, batch: Sequence[_Ranking], number: int) -> Tensor:
+        device, longest = self._store.device, len(batch[-1].alive)
         indices = np.empty((len(batch), 1 + longest), dtype=np.int64)
         valid = np.zeros((len(batch), 1 + longest), dtype=bool)
         for row, ranking in enumerate(batch):
@@ -129,12 +161,15 @@ def _score_round(
             indices[row] = ranking.source.query  # in row 0 as itself, in the rest as padding that is masked
             indices[row, 1 : 1 + alive] = ranking.source.passages[ranking.alive]
             valid[row, : 1 + alive] = True
-        logits = model.logits(store.get(indices), torch.from_numpy(valid).to(store.device))  # (B, P)
+        features = self._store.get(indices)  # (B, S, D)
         # The places of what is no padding are known here: asking the device for them would wait for it.
-        places = torch.from_numpy(np.flatnonzero(valid[:, 1:])).to(store.device)
-        parts.append((logits if precision == "precise" else torch.sigmoid(logits)).flatten()[places])
-    values: NDArray[np.floating] = torch.cat(parts).cpu().numpy()  # the only copy from the device in a round
-    return values
+        places = moved(np.flatnonzero(valid[:, 1:]), device)
+        kept = moved(np.concatenate([ranking.start + ranking.alive for ranking in batch]), device)
+        if number == 0:
+            self._before[kept] = self.model.logits_before(features).flatten()[places]
+        after = self.model.logits_after(features, moved(valid, device)).flatten()[places]
+        logits = (self._before[kept] + after).to(self._format)
+        return torch.sigmoid(logits) if self.by_score else logits
 
 
 def _batches(active: Sequence[_Ranking], rows: int) -> Iterator[Sequence[_Ranking]]:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from listcon_eval.errors import ListconError
-from listcon_eval.inference.features import Budgets
+from listcon_eval.inference.budgets import Budgets
 
 logger = logging.getLogger(__name__)
 

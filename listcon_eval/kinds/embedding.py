@@ -17,8 +17,9 @@ from torch import nn
 
 from listcon_eval.errors import ListconError
 from listcon_eval.files import sha256_of_folder
+from listcon_eval.inference.budgets import Budgets
 from listcon_eval.inference.devices import choose_device
-from listcon_eval.inference.features import Budgets, FeatureStore
+from listcon_eval.inference.features import FeatureStore
 from listcon_eval.kinds.batches import WEIGHT_FILES, Batches, chunk_name, chunks, network_dtype
 from listcon_eval.kinds.detection import Found, registered
 from listcon_eval.kinds.naming import name_of_model, revision_of_model

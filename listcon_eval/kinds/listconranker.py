@@ -23,6 +23,7 @@ class ListConRankerSystem(System):
     modes = MODES
     packages = ("torch", "transformers")
     phase_names = ("tokenise", "encode", "list")
+    keeps_budgets = True
 
     def __init__(self, ranker: ListConRanker) -> None:
         super().__init__()
@@ -45,6 +46,8 @@ class ListConRankerSystem(System):
                 device=options.device,
                 precision=options.precision,
                 max_length=DEFAULT_MAX_LENGTH if options.max_length is None else options.max_length,
+                memory=options.memory,
+                device_memory=options.device_memory,
             )
         )
 

@@ -19,13 +19,17 @@ class Options(NamedTuple):
 
     Attributes:
         device: the device; the best there is when None.
-        precision: "published" (float16 weights on an accelerator) or "precise" (float32).
+        precision: "published" (float16 weights on an accelerator), "precise" (float32) or "bfloat16".
         max_length: tokens a text, or a pair of them, is cut to; the system's own when None.
+        memory: bytes of host memory to stay within; None for no statement.
+        device_memory: the same for an accelerator's own memory.
     """
 
     device: str | None = None
     precision: Precision = "published"
     max_length: int | None = None
+    memory: int | None = None
+    device_memory: int | None = None
 
 
 class Job(NamedTuple):
@@ -63,6 +67,7 @@ class System(ABC):
         phase_names: the phases whose seconds it measures, in their order.
         reads_texts: whether texts have to be such that a model can read them.
         needs_judgements: whether its lists have to carry their relevance judgements.
+        keeps_budgets: whether it stays within stated memory.
         name: its name, `org/name`.
         revision: the hub's commit, a hash of local files, a library's version, a seed.
         precision: a precision, or `NO_PRECISION` where there is no such choice.
@@ -75,6 +80,7 @@ class System(ABC):
     phase_names: ClassVar[tuple[str, ...]] = ("score",)
     reads_texts: ClassVar[bool] = True
     needs_judgements: ClassVar[bool] = False
+    keeps_budgets: ClassVar[bool] = False
 
     name: str
     revision: str

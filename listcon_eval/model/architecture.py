@@ -167,7 +167,9 @@ class ListConModel(nn.Module):
         Returns:
             One feature a text, (N, D).
         """
-        projected: Tensor = self.linear_in_embedding(self.pool(input_ids, attention_mask))
+        pooled = self.pool(input_ids, attention_mask)
+        # The encoder may be in a coarser format than the projection.
+        projected: Tensor = self.linear_in_embedding(pooled.to(self.linear_in_embedding.weight.dtype))
         return projected
 
     def pool(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -186,11 +188,28 @@ class ListConModel(nn.Module):
         Returns:
             One logit a passage, (B, P); a score is its sigmoid. Those of padding hold numbers without meaning.
         """
+        scored: Tensor = self.linear_score1(torch.cat([self._before(features), self._after(features, valid)], dim=-1))
+        return scored.squeeze(-1)  # (B, P)
+
+    def logits_before(self, features: Tensor) -> Tensor:
+        """The part of `logits` that no other passage has a share in: the same in every round, (B, S, D) -> (B, P).
+
+        In float32, as is `logits_after`: their sum is rounded once, as the one product in `logits` is.
+        """
+        weight, _ = self.linear_score1.weight.float().chunk(2, dim=1)  # (1, D)
+        return functional.linear(self._before(features).float(), weight, self.linear_score1.bias.float()).squeeze(-1)
+
+    def logits_after(self, features: Tensor, valid: Tensor) -> Tensor:
+        """The part of `logits` that follows from the comparison within the list, (B, S, D) -> (B, P) in float32."""
+        _, weight = self.linear_score1.weight.float().chunk(2, dim=1)  # (1, D)
+        return functional.linear(self._after(features, valid).float(), weight).squeeze(-1)
+
+    def _before(self, features: Tensor) -> Tensor:
+        return functional.relu(_on_pairs(self.linear_score2, features))  # (B, P, D)
+
+    def _after(self, features: Tensor, valid: Tensor) -> Tensor:
         compared = self.list_transformer(self.query_embedding(features), valid)  # (B, S, D)
-        before = functional.relu(_on_pairs(self.linear_score2, features))  # (B, P, D)
-        after = functional.relu(_on_pairs(self.linear_score3, compared))  # (B, P, D)
-        scored: Tensor = self.linear_score1(torch.cat([before, after], dim=-1)).squeeze(-1)  # (B, P)
-        return scored
+        return functional.relu(_on_pairs(self.linear_score3, compared))  # (B, P, D)
 
 
 def mean_over_tokens(hidden: Tensor, attention_mask: Tensor) -> Tensor:

@@ -1,19 +1,22 @@
 """The encoder's pooled outputs: of a few texts with their gradient, or of all texts once."""
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from listcon_eval.inference.features import Budgets, FeatureStore
+from listcon_eval.inference.budgets import Budgets
+from listcon_eval.inference.features import FeatureStore
 from listcon_eval.model import ListConModel
 from listcon_eval.model.architecture import mean_over_tokens
 from listcon_eval.progress import Progress
 from listcon_eval.training.settings import Autocast
 from listcon_eval.training.tokens import TokenBatch, TokenRows
 
+_TOKENS_ON_CPU = 4096
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -40,6 +43,8 @@ class Pooling:
         self.device = device
         self.autocast = autocast
         self.budgets = Budgets.for_device(device)
+        if device.type == "cpu":  # dropout follows the batches: what suits inference best must not change a training
+            self.budgets = replace(self.budgets, tokens=_TOKENS_ON_CPU)
         self.leaves_layers_out = False
 
     def batch(self, batch: TokenBatch) -> Tensor:

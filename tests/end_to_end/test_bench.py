@@ -37,11 +37,18 @@ def test_the_blocker_blocks() -> None:
 def test_a_random_model_on_made_up_lists(tmp_path: Path) -> None:
     done = bench(
         *("--random", "tiny", "--shape", "T2Reranking", "--scale", "0.0005", "--repeats", "2"),
-        *("--reference-queries", "1", "--encoder-batches", "1", "--threads", "1", "--device", "cpu"),
+        *("--reference-queries", "1", "--encoder-batches", "1", "--threads", "1", "--device", "cpu", "--memory", "3GB"),
         *("--json", tmp_path / "bench.json", "--profile", tmp_path / "trace.json"),
         *("--output", tmp_path / "benchmarks" / "README.md"),
     )
-    for line in ("published procedure", "features kept", "engine", "peak memory", "1 of 1 lists", "random tiny"):
+    for line in (
+        "published procedure",
+        "features kept",
+        "engine",
+        "GB of 3.00 GB, within the budget",
+        "1 of 1 lists",
+        "random tiny",
+    ):
         assert line in done.stdout
     [measured] = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))["measurements"]
     assert measured["workload"].startswith("T2Reranking, 3 queries")
@@ -51,7 +58,7 @@ def test_a_random_model_on_made_up_lists(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
     markdown = (tmp_path / "benchmarks" / "README.md").read_text(encoding="utf-8")
     assert "### T2Reranking, 3 queries" in markdown
-    assert "--encoder-batches 1 --threads 1 --device cpu\n" in markdown  # and no places of this machine
+    assert "--encoder-batches 1 --threads 1 --device cpu --memory 3GB\n" in markdown  # and no places of this machine
     assert str(tmp_path) not in markdown
 
 
@@ -78,6 +85,8 @@ def test_a_checkpoint_on_a_file_of_lists(checkpoint_folder: Path, tmp_path: Path
         (("--data", "x.jsonl"), "no data at x.jsonl"),
         (("--profile", "trace.json"), "a single --shape"),
         (("--scale", "0"), "the scale is 0.0"),
+        (("--memory", "1"), "--memory is '1'"),
+        (("--scale", "0.0002", "--device", "cpu", "--device-memory", "1GB"), "a CPU has no memory of its own"),
     ],
 )
 def test_mistakes_are_told(arguments: tuple[str, ...], message: str) -> None:

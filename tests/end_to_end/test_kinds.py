@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from end_to_end.test_run import check_every_number, listcon_eval, read_json, read_jsonl
 from listcon_eval.cli.app import app
 from listcon_eval.evaluation import Request, evaluate
-from listcon_eval.inference.features import Budgets
+from listcon_eval.inference.budgets import Budgets
 from listcon_eval.runs import Work
 from listcon_eval.tasks import local_task
 from systems import write_chat_classifier, write_cross_encoder, write_embedding
@@ -180,6 +180,7 @@ def test_a_run_that_was_cut_off_ends_with_the_bytes_of_a_whole_one(
         (("-m", "oracel"), "cannot get oracel at revision main"),
         (("-m", "no/where/at/all"), "a TREC run file can be given, or one of bm25, random, oracle"),
         (("-m", "bm25", "--mode", "iterative"), "leave --mode out"),
+        (("-m", "bm25", "--memory", "1GB"), "keeps to no memory budget"),
         (("-m", "bm25", "--kind", "listwise"), "no kind 'listwise'"),
         (("-m", "their.run"), "has 1 of 1 queries that lists has no candidates for, such as 'unknown'"),
         (("-m", "empty"), "cannot tell what empty holds"),

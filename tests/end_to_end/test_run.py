@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -77,7 +78,10 @@ def outcome(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
         folder,
         "--precision",
         "precise",
+        "--memory",
+        "4GB",
     )
+    (folder / "notes.txt").write_text(done.stderr, encoding="utf-8")
     return folder, done.stdout
 
 
@@ -226,6 +230,11 @@ def test_the_reproduction_scripts(script: str, mode: str, checkpoint_folder: Pat
     check_every_number(folder / "mine")
 
 
+def test_the_peak_stands_beside_the_budget(outcome: tuple[Path, str]) -> None:
+    notes = (outcome[0] / "notes.txt").read_text(encoding="utf-8")
+    assert re.search(r"^peak memory: host \d\.\d\d GB of 4\.00 GB, within the budget$", notes, flags=re.MULTILINE)
+
+
 def test_a_second_run_says_the_same(outcome: tuple[Path, str], checkpoint_folder: Path, tmp_path: Path) -> None:
     data = outcome[0] / "awkward.jsonl.gz"
     listcon_eval("run", "-m", checkpoint_folder, "--data", data, "--output", tmp_path, "--precision", "precise", "-q")
@@ -249,6 +258,8 @@ def test_without_hub_and_data_there_is_one_message(checkpoint_folder: Path, tmp_
         (["--tasks", "T3Reranking"], "T2Reranking"),
         (["--precision", "exact"], "exact"),
         (["--device", "abacus"], "no device 'abacus'"),
+        (["--memory", "much"], "--memory is 'much': give a size with its unit"),
+        (["--memory", "50MB"], "the host budget is 0.05 GB"),
         (["--output", "/proc/nowhere"], "cannot write to /proc/nowhere"),
     ],
 )

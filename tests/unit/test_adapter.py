@@ -12,6 +12,7 @@ from mteb.models import CrossEncoderProtocol, SearchProtocol
 from listcon_eval import ListConRanker
 from listcon_eval.adapters.mteb import ListConSearch
 from listcon_eval.errors import ListconError
+from listcon_eval.records import PRECISIONS
 from listcon_eval.tasks import local_task
 from texts import random_list
 
@@ -111,12 +112,12 @@ def test_the_second_mode_encodes_nothing_again(ranker: ListConRanker, tmp_path: 
     assert [row for row in told if row[0] == "list"] == [("list", 3, 3)] * 3
 
 
-def test_two_modes_and_two_precisions_have_four_experiment_names(checkpoint_folder: Path) -> None:
+def test_modes_and_precisions_have_experiment_names_of_their_own(checkpoint_folder: Path) -> None:
     names = set()
-    for precision in ("published", "precise"):
+    for precision in PRECISIONS:
         ranker = ListConRanker.from_pretrained(checkpoint_folder, precision=precision)
         names |= {ListConSearch(ranker, mode).mteb_model_meta.experiment_name for mode in ("conventional", "iterative")}
-    assert len(names) == 4
+    assert len(names) == 6
     assert "mode_iterative__precision_precise" in names
 
 

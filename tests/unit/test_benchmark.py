@@ -25,13 +25,14 @@ from listcon_eval.benchmark import (
     write_random_checkpoint,
 )
 from listcon_eval.benchmark.agreement import compare_rankings, reversed_gap
-from listcon_eval.benchmark.machine import forget_peaks, host_peak, matrix_product_ceiling
+from listcon_eval.benchmark.machine import matrix_product_ceiling
 from listcon_eval.benchmark.models import character_tokenizer
 from listcon_eval.benchmark.profiling import covered_share
 from listcon_eval.benchmark.published import PublishedProcedure
 from listcon_eval.benchmark.records import Agreement, EncoderSpeed, Timing
 from listcon_eval.benchmark.workload import Workload
 from listcon_eval.errors import ListconError
+from listcon_eval.inference.memory import forget_peaks, host_peak
 from reference.oracle import Oracle
 from texts import random_list
 
@@ -186,6 +187,9 @@ def test_a_measurement_end_to_end(measurement: Measurement, ranker: ListConRanke
     assert linears < measurement.encoder_flop < 1.2 * linears
     assert {"tokenise", "encode", "list"} <= measurement.phases.keys()
     assert measurement.device_bytes is None
+    flop_a_passage = measurement.encoder_flop / 58
+    seconds_a_passage = sum(measurement.published.seconds) / 2 / 34
+    assert measurement.most_times_faster == pytest.approx(measurement.ceiling * seconds_a_passage / flop_a_passage)
     json.dumps(measurement.as_json(), allow_nan=False)
 
 
@@ -210,21 +214,34 @@ def test_the_markdown_file_keeps_one_section_a_machine_and_model(measurement: Me
     again = markdown_with(file, [replace(measurement, workload="four lists")], "listcon-eval bench --seed 1")
     assert again.startswith("# Benchmarks\n")
     assert again.count("\n## random test") == 2
-    assert again.count("three lists") == 1
-    assert again.count("four lists") == 1
+    # A workload is written anew in the section of its machine, beside the others.
+    assert again.count("### three lists") == 2
+    assert again.count("### four lists") == 1
+    assert again.index("### four lists") < again.index("Another CPU")
+    assert again.count("listcon-eval bench --seed 1") == 1
     assert markdown_with(again, [other], "listcon-eval bench --shape T2Reranking") == again
+    anew = markdown_with(again, [measurement], "listcon-eval bench --seed 2")
+    assert anew.count("### three lists") == 2
+    assert anew.count("listcon-eval bench --seed 2") == 1
 
 
 def test_a_run_without_the_reference_and_with_a_device(measurement: Measurement) -> None:
     from dataclasses import replace
 
-    speed = EncoderSpeed("varlen", 1, 100, (1.0,), (3.0,))
+    speed = EncoderSpeed("varlen", 1, 100, 1e9, (1.0,), (3.0,))
     alone = replace(
-        measurement, kept=None, published=None, agreement=None, device_bytes=3 * 2**30, busy=0.97, encoder=speed
+        measurement,
+        kept=None,
+        published=None,
+        agreement=None,
+        device_bytes=3 * 10**9,
+        device_budget=2 * 10**9,
+        busy=0.97,
+        encoder=speed,
     )
     text = as_text(alone)
     assert "published procedure" not in text.split("engine:")[0]
-    assert "device 3.00 GiB" in text
+    assert "device 3.00 GB of 2.00 GB, OVER the budget" in text
     assert "at work in 97%" in text
     assert alone.as_json()["encoder_times_faster"] == (3.0, 3.0, 3.0)
     assert alone.as_json()["times_faster_than_published"] is None

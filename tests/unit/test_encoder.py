@@ -1,6 +1,5 @@
 """Every way of running the encoder computes the model's own features."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from listcon_eval.errors import ListconError
 from listcon_eval.inference import encoder as module
 from listcon_eval.inference import layouts, linears
 from listcon_eval.inference.encoder import ENCODER_PATHS, ENCODER_VARIABLE, EncoderPath, FastEncoder
-from listcon_eval.inference.linears import OneDnnLinear, mkl_is_slow, onednn_problem
+from listcon_eval.inference.linears import OneDnnLinear, onednn_is_faster, onednn_problem
 from listcon_eval.model import ListConModel
 
 VOCABULARY = 500
@@ -109,8 +108,8 @@ def test_a_bfloat16_encoder_under_a_float32_rest(path: EncoderPath) -> None:
 
 def test_the_choice_on_a_cpu(model: ListConModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENCODER_VARIABLE, raising=False)
-    for slow, path in ((True, "onednn"), (False, "packed")):
-        monkeypatch.setattr(module, "mkl_is_slow", lambda slow=slow: slow)
+    for faster, path in ((True, "onednn"), (False, "packed")):
+        monkeypatch.setattr(module, "onednn_is_faster", lambda faster=faster: faster)
         monkeypatch.setattr(module, "onednn_problem", lambda _: None)
         if path == "onednn":
             needs("onednn")
@@ -202,11 +201,12 @@ def test_onednn_is_tried_before_it_is_relied_on(monkeypatch: pytest.MonkeyPatch)
     assert "no such operator" in (onednn_problem(torch.float32) or "")
 
 
-@pytest.mark.parametrize(("vendor", "slow"), [("GenuineIntel", False), ("AuthenticAMD", True)])
-def test_the_processor_decides_between_the_linears(vendor: str, slow: bool, tmp_path: Path) -> None:
-    facts = tmp_path / "cpuinfo"
-    facts.write_text(f"processor : 0\nvendor_id : {vendor}\n")
-    assert mkl_is_slow(facts) is slow
+@pytest.mark.parametrize(("capability", "faster"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_the_processor_decides_between_the_linears(
+    capability: str, faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert onednn_is_faster() is faster
 
 
 def attention_text_by_text(

@@ -85,6 +85,16 @@ def test_padding_does_not_matter(ranker: ListConRanker, row: list[str], padding:
     np.testing.assert_allclose(beside, alone, rtol=0, atol=TOLERANCE)
 
 
+def test_what_no_round_changes_and_the_rest_are_the_logits(ranker: ListConRanker) -> None:
+    features = torch.randn(3, 9, ranker.model.config.list_width)
+    valid = torch.arange(9)[None] < torch.tensor([9, 5, 2])[:, None]
+    with torch.inference_mode():
+        whole = ranker.model.logits(features, valid)
+        parts = ranker.model.logits_before(features) + ranker.model.logits_after(features, valid)
+    torch.testing.assert_close(parts, whole, rtol=0, atol=TOLERANCE)
+    assert float(whole.std()) > 0.1
+
+
 def test_budgets_change_no_score(ranker: ListConRanker) -> None:
     """One text a batch, one list a batch, features in a file: the scores are those of the default budgets."""
     batch = [random_list(size, seed=size) for size in (1, 25, 45)]

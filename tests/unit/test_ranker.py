@@ -39,7 +39,7 @@ def test_a_wrong_number_of_layers_is_an_error(checkpoint_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "exact"}, "no precision 'exact': give one of published, precise"),
+        ({"precision": "exact"}, "no precision 'exact': give one of published, precise, bfloat16"),
         ({"device": "gpu"}, "no device 'gpu'"),
         ({"max_length": 513}, "max_length is 513: this encoder takes 3"),
         ({"max_length": 2}, "max_length is 2"),

@@ -103,7 +103,7 @@ def test_out_of_memory_halves_the_budget_and_says_so_once(
         scores = ranker.rank(lists, "iterative")
     np.testing.assert_allclose(scores[0], expected[0], rtol=0, atol=1e-5)
     assert [record.message.split(": ")[1] for record in caplog.records] == [
-        "going on with batches of 2048 tokens or less"
+        "going on with batches of 448 tokens or less"
     ]
 
 
