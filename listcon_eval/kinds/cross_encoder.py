@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,14 +10,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from listcon_eval.errors import ListconError
-from listcon_eval.files import sha256_of_folder
-from listcon_eval.inference.budgets import Budgets
-from listcon_eval.inference.devices import choose_device
-from listcon_eval.kinds.batches import WEIGHT_FILES, Batches, chunk_name, chunks, network_dtype
+from listcon_eval.kinds.batches import Batches, chunk_name, chunks
 from listcon_eval.kinds.chat_classifier import ChatClassifier, is_chat_classifier
 from listcon_eval.kinds.detection import Found
-from listcon_eval.kinds.naming import name_of_model, revision_of_model
-from listcon_eval.kinds.system import Job, Options, System
+from listcon_eval.kinds.network import NetworkSystem
+from listcon_eval.kinds.system import Job, Options
 from listcon_eval.kinds.weights import check_weights, quiet_loading
 from listcon_eval.records import CandidateList, RankedList
 
@@ -42,7 +39,7 @@ class PairScorer(Protocol):
         """The logits of pairs of query and passage, (N,)."""
 
 
-class CrossEncoder(System):
+class CrossEncoder(NetworkSystem):
     """A cross-encoder, ranking by its logits. Every distinct pair is scored once.
 
     Args:
@@ -54,29 +51,15 @@ class CrossEncoder(System):
     """
 
     kind = "cross-encoder"
-    packages = ("torch", "transformers", "sentence-transformers")
     phase_names = ("score",)
+    model_type = "cross-encoder"
+    frameworks = ("Sentence Transformers", "PyTorch", "Transformers")
 
-    def __init__(self, found: Found, options: Options) -> None:
-        super().__init__()
-        self._source = source = found.folder_of_model()
-        self._device = choose_device(options.device)
-        with self.phases.measured("load"):
-            self._weights_sha256 = sha256_of_folder(source.folder, WEIGHT_FILES)
-            self.scorer = _load(found, options.max_length, self._device)
-            self.scorer.model.to(self._device, network_dtype(self._device, options.precision)).eval()
-        self.name = name_of_model(source)
-        self.revision = revision_of_model(source, self._weights_sha256)
-        self.precision = options.precision
-        self.device = str(self._device)
+    def _network(self, found: Found, options: Options) -> nn.Module:
+        self.scorer = _load(found, options.max_length, self._device)
+        self.max_length = self.scorer.max_length
         self._is_cut = options.max_length is not None
-        self._budgets = Budgets.for_device(self._device)
-        self._batches = Batches(self._device, self._budgets.tokens)
-
-    @classmethod
-    def load(cls, found: Found, options: Options) -> Self:
-        """Load the model that was found."""
-        return cls(found, options)
+        return self.scorer.model
 
     def rank(self, lists: Sequence[CandidateList], mode: str, job: Job) -> list[RankedList]:
         """Score the distinct pairs of all lists together."""
@@ -113,40 +96,12 @@ class CrossEncoder(System):
         """A length that was asked for."""
         return self.settings() if self._is_cut else {}
 
-    def settings(self) -> Mapping[str, Any]:
-        """Tokens a pair is cut to."""
-        return {"max_length": self.scorer.max_length}
-
     def key(self) -> Mapping[str, Any]:
-        """Weights and device."""
-        return {
-            "weights": self._weights_sha256,
-            "max_length": self.scorer.max_length,
-            "device": self._device.type,
-            "reads": self.scorer.reads,
-        }
+        """Weights, length, device, and how a pair is read."""
+        return {**super().key(), **self._told()}
 
-    def provenance(self) -> Mapping[str, Any]:
-        """The model's files, and how it reads a pair."""
-        return {
-            "model": {
-                "location": str(self._source.folder),
-                "weights_sha256": self._weights_sha256,
-                "reads": self.scorer.reads,
-            },
-            "weights_dtype": str(next(self.scorer.model.parameters()).dtype).removeprefix("torch."),
-        }
-
-    def facts(self) -> Mapping[str, Any]:
-        """Its size."""
-        parameters = sum(parameter.numel() for parameter in self.scorer.model.parameters())
-        return {
-            "n_parameters": parameters,
-            "memory_usage_mb": round(parameters * 4 / 2**20, 1),
-            "max_tokens": self.scorer.max_length,
-            "framework": ["Sentence Transformers", "PyTorch", "Transformers"],
-            "model_type": ["cross-encoder"],
-        }
+    def _told(self) -> Mapping[str, Any]:
+        return {"reads": self.scorer.reads}
 
 
 class SentenceTransformersScorer:

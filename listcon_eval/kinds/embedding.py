@@ -7,7 +7,7 @@ every other folder or hub id.
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,14 +16,11 @@ from mteb.types import PromptType
 from torch import nn
 
 from listcon_eval.errors import ListconError
-from listcon_eval.files import sha256_of_folder
-from listcon_eval.inference.budgets import Budgets
-from listcon_eval.inference.devices import choose_device
 from listcon_eval.inference.features import FeatureStore
-from listcon_eval.kinds.batches import WEIGHT_FILES, Batches, chunk_name, chunks, network_dtype
+from listcon_eval.kinds.batches import chunk_name, chunks
 from listcon_eval.kinds.detection import Found, registered
-from listcon_eval.kinds.naming import name_of_model, revision_of_model
-from listcon_eval.kinds.system import Job, Options, System
+from listcon_eval.kinds.network import NetworkSystem
+from listcon_eval.kinds.system import Job, Options
 from listcon_eval.kinds.weights import check_weights, quiet_loading
 from listcon_eval.records import CandidateList, RankedList
 
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
 _SPECIAL_TOKENS = 8  # and a short prompt: what a text may have beside its characters
 
 
-class Embedding(System):
+class Embedding(NetworkSystem):
     """An embedding model. Every distinct query and every distinct passage is encoded once.
 
     Args:
@@ -45,33 +42,18 @@ class Embedding(System):
     """
 
     kind = "embedding"
-    packages = ("torch", "transformers", "sentence-transformers")
     phase_names = ("encode", "compare")
+    model_type = "dense"
+    frameworks = ("Sentence Transformers", "PyTorch")
 
-    def __init__(self, found: Found, options: Options) -> None:
-        super().__init__()
-        self._source = source = found.folder_of_model()
-        self._device = choose_device(options.device)
-        with self.phases.measured("load"):
-            self._weights_sha256 = sha256_of_folder(source.folder, WEIGHT_FILES)
-            self.encoder: EncoderProtocol = _load(found, self._device)
-            self.model = _network(self.encoder, found)
-            self.model.to(self._device, network_dtype(self._device, options.precision)).eval()
-        self.name = name_of_model(source)
-        self.revision = revision_of_model(source, self._weights_sha256)
-        self.precision = options.precision
-        self.device = str(self._device)
-        self._own_length: int | None = getattr(self.model, "max_seq_length", None)
+    def _network(self, found: Found, options: Options) -> nn.Module:
+        self.encoder: EncoderProtocol = _load(found, self._device)
+        model = _network_of(self.encoder, found)
+        self._own_length: int | None = getattr(model, "max_seq_length", None)
         self.max_length = self._own_length
         if options.max_length is not None:
-            self.max_length = _cut(self.model, options.max_length, self._own_length, found)
-        self._budgets = Budgets.for_device(self._device)
-        self._batches = Batches(self._device, self._budgets.tokens)
-
-    @classmethod
-    def load(cls, found: Found, options: Options) -> Self:
-        """Load the model that was found."""
-        return cls(found, options)
+            self.max_length = _cut(model, options.max_length, self._own_length, found)
+        return model
 
     def rank(self, lists: Sequence[CandidateList], mode: str, job: Job) -> list[RankedList]:
         """Encode what the lists hold, and compare."""
@@ -153,39 +135,11 @@ class Embedding(System):
         """A length other than the model's own."""
         return {} if self.max_length == self._own_length else self.settings()
 
-    def settings(self) -> Mapping[str, Any]:
-        """Tokens a text is cut to."""
-        return {"max_length": self.max_length}
-
-    def key(self) -> Mapping[str, Any]:
-        """Weights, prompts (they are files of the model) and device."""
-        return {"weights": self._weights_sha256, "max_length": self.max_length, "device": self._device.type}
-
-    def provenance(self) -> Mapping[str, Any]:
-        """The model's files, and how its texts are compared."""
-        return {
-            "model": {
-                "location": str(self._source.folder),
-                "weights_sha256": self._weights_sha256,
-                "loader": type(self.encoder).__name__,
-                "similarity": self._similarity(),
-            },
-            "weights_dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
-        }
+    def _told(self) -> Mapping[str, Any]:
+        return {"loader": type(self.encoder).__name__, "similarity": self._similarity()}
 
     def _similarity(self) -> str:
         return str(getattr(self.model, "similarity_fn_name", None) or "the model's own")
-
-    def facts(self) -> Mapping[str, Any]:
-        """Its size."""
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        return {
-            "n_parameters": parameters,
-            "memory_usage_mb": round(parameters * 4 / 2**20, 1),
-            "max_tokens": self.max_length,
-            "framework": ["Sentence Transformers", "PyTorch"],
-            "model_type": ["dense"],
-        }
 
 
 def _load(found: Found, device: torch.device) -> "EncoderProtocol":
@@ -202,7 +156,7 @@ def _load(found: Found, device: torch.device) -> "EncoderProtocol":
             if meta is None or meta.loader is SentenceTransformerEncoderWrapper:
                 return _sentence_transformers(str(source.folder), device, meta)
             loaded: Any = meta.model_copy(update={"revision": source.revision}).load_model(device=str(device))
-            encoder: EncoderProtocol = loaded  # `_network` makes sure
+            encoder: EncoderProtocol = loaded  # `_network_of` makes sure
             return encoder
     except ListconError:
         raise
@@ -225,7 +179,7 @@ def _sentence_transformers(folder: str, device: torch.device, meta: "ModelMeta |
     return SentenceTransformerEncoderWrapper(model, model_prompts=prompts)
 
 
-def _network(encoder: "EncoderProtocol", found: Found) -> nn.Module:
+def _network_of(encoder: "EncoderProtocol", found: Found) -> nn.Module:
     """The network behind a model of mteb: without one there is no precision, device or hash to speak of."""
     network = getattr(encoder, "model", None)
     if not isinstance(network, nn.Module) or not callable(getattr(encoder, "encode", None)):

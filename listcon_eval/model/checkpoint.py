@@ -39,6 +39,17 @@ _ENCODER_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# What a file of weights that is damaged, or none, raises by its format.
+_UNREADABLE = (
+    OSError,
+    SafetensorError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    KeyError,
+    ValueError,
+    TypeError,
+)
 _DEAD_LAYER = "list_transformer_layer."
 # Keys that carry nothing this model uses: the published code's unused template layer, BERT's pooler (features are
 # means over tokens) and index buffers that older transformers saved.
@@ -126,16 +137,7 @@ def names_of_weights(folder: Path) -> list[str]:
             with safe_open(path, framework="pt") as file:
                 return list(file.keys())
         return list(torch.load(path, map_location="meta", weights_only=True, mmap=True))
-    except (
-        OSError,
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        ValueError,
-        TypeError,
-    ) as error:
+    except _UNREADABLE as error:
         raise ListconError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
 
 
@@ -214,15 +216,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (
-        OSError,
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        ValueError,
-    ) as error:
+    except _UNREADABLE as error:
         raise ListconError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise ListconError(f"{path} holds a {type(loaded).__name__}: expected a dictionary of tensors")
