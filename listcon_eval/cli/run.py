@@ -24,7 +24,7 @@ def run(
             "--model",
             "-m",
             help="A model's folder or hub id (ListConRanker, an embedding model, a cross-encoder), a TREC run file, or "
-            "bm25, bm25:jieba, random, random:SEED or oracle.",
+            "mini (the packaged ListConRanker), bm25, bm25:jieba, random, random:SEED or oracle.",
         ),
     ] = "ByteDance/ListConRanker",
     kind: options.Kind = None,
@@ -55,6 +55,8 @@ def run(
       listcon-eval run -m ./my-checkpoint --data my_lists.jsonl.gz --precision precise
 
       listcon-eval run --tasks CMedQAv1-reranking --data ./copy-of-cmedqa1 --device cuda
+
+      listcon-eval run -m mini --tasks mini             # what comes with the package, without a network
 
       listcon-eval run -m TencentBAC/Conan-embedding-v1
 

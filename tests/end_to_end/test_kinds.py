@@ -104,7 +104,7 @@ def test_kinds_are_compared_and_gated_like_modes(data: Path, tmp_path: Path) -> 
     for model in ("bm25", "random", "oracle"):
         invoke("run", "-m", model, "--data", data, "--output", tmp_path)
     compared = invoke("compare", tmp_path).stdout
-    for label in ("bm25-characters, pointwise", "random, pointwise", "oracle, pointwise"):
+    for label in ("BM25 (characters)", "random order", "oracle (upper bound)"):
         assert label in compared
     (run,) = tmp_path.glob("results/baseline__bm25-characters/*/experiments/*/lists/run.trec")
     invoke("run", "-m", run, "--data", data, "--output", tmp_path / "again")
