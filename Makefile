@@ -13,14 +13,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# The main job on what comes with the package: the small checkpoint in both modes on the mini benchmark, beside BM25
-# and a random order. The last step prints the table of all of them.
+# The main job on what comes with the package: the small checkpoint in both modes on the mini benchmark, beside a random
+# order. The last step prints the table of all of them.
 DEMO := build/demo
 DEMO_RUN := $(BIN)/listcon-eval run --tasks mini --output $(DEMO)
 
 demo: setup
 	$(DEMO_RUN) -m mini > /dev/null
-	$(DEMO_RUN) -m bm25 > /dev/null
 	$(DEMO_RUN) -m random > /dev/null
 	$(BIN)/listcon-eval table $(DEMO)
 	@echo "The mini benchmark is no official task. Result files: $(DEMO)/results"

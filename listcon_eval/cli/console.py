@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +52,9 @@ def ends_well(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt as error:
             notes.print("interrupted: what is finished is kept; the same command goes on with it")
             raise typer.Exit(INTERRUPTED) from error
+        except BrokenPipeError as error:  # the reader of standard output has seen enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
+            raise typer.Exit(CHECK_FAILED) from error
         except OSError as error:  # a full disk, a file that may not be read: the machine's fault, not the program's
             where = f" ({error.filename})" if error.filename else ""
             notes.print(

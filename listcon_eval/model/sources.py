@@ -20,7 +20,7 @@ PUBLISHED_REVISION = "2852d459b0e3942733da8756b809f3659649d5a6"
 MINI = "mini"
 """The name of the small checkpoint that comes with this package."""
 
-_MINI_FOLDER = Path(__file__).parent / "mini"
+_MINI_FOLDER = (Path(__file__).parent / "mini").resolve()
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 # Everything a checkpoint is made of, and no code.
@@ -59,7 +59,7 @@ def resolve(path_or_id: str | Path, revision: str | None = None) -> Source:
             raise ListconError(
                 f"a revision ({revision}) was given for the folder {folder}: revisions belong to hub ids; leave it out"
             )
-        return Source(folder, None, None)
+        return Source(folder, None, None, is_packaged=folder.resolve() == _MINI_FOLDER)
     name = str(path_or_id)
     if name == MINI:
         if revision is not None:

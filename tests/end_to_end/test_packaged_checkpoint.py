@@ -1,0 +1,74 @@
+"""The packaged checkpoint: its size, what it ranks, and that its card tells of it and of no other."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from listcon_eval import ListConRanker
+from listcon_eval.measures import cmteb
+from listcon_eval.model import MINI
+from listcon_eval.records import MODES, Mode, ScoredList
+from listcon_eval.tasks import Task, local_task, mini_names, mini_task
+
+CARD = Path(__file__).resolve().parents[2] / "listcon_eval" / "model" / "mini" / "README.md"
+
+
+@pytest.fixture(scope="module")
+def mini() -> ListConRanker:
+    return ListConRanker.from_pretrained(MINI, device="cpu", precision="precise")
+
+
+def mean_ap(ranker: ListConRanker, task: Task, mode: Mode) -> float:
+    lists = task.candidate_lists()
+    encoded = ranker.encode([row.query for row in lists], [row.passages for row in lists])
+    ranked = ranker.rank_encoded(encoded, mode)
+    scored = [
+        ScoredList(row.query_id, row.doc_ids, entry.scores, entry.rounds)
+        for row, entry in zip(lists, ranked, strict=True)
+    ]
+    return cmteb.evaluate(lists, scored, mode).means["map"]
+
+
+def random_ap(task: Task) -> float:
+    rng = np.random.default_rng(0)
+    lists = task.candidate_lists()
+    scored = [
+        ScoredList(row.query_id, row.doc_ids, tuple(rng.random(len(row.doc_ids)).tolist()), (0,) * len(row.doc_ids))
+        for row in lists
+    ]
+    return cmteb.evaluate(lists, scored, "conventional").means["map"]
+
+
+def test_it_is_small_and_its_card_names_its_weights(mini: ListConRanker) -> None:
+    folder = mini.checkpoint.source.folder
+    assert folder == CARD.parent
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 12_000_000
+    assert f"sha256-{mini.checkpoint.weights_sha256[:40]}" in CARD.read_text(encoding="utf-8")
+    assert mini.checkpoint.ignored == ()
+
+
+@pytest.mark.parametrize("name", mini_names("mini"))
+@pytest.mark.parametrize("mode", MODES)
+def test_it_is_far_above_a_random_order(mini: ListConRanker, name: str, mode: Mode) -> None:
+    task = mini_task(name)
+    assert mean_ap(mini, task, mode) > random_ap(task) + 0.25
+
+
+def of_card(row: str, column: str) -> float:
+    """A number of the card's first table: percent, by the start of its row and its column."""
+    lines = [line for line in CARD.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    header = next([cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| Model"))
+    found = next(line for line in lines if re.sub(r"[*\s]", "", line).startswith(row))
+    return float(found.strip("|").split("|")[header.index(column)].strip(" *"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["heldout_t2ranking_sample", "heldout_100_statute"])
+def test_its_card_tells_its_scores(
+    mini: ListConRanker, name: str, mode: Mode, real_data: Callable[[str], Path]
+) -> None:
+    told = of_card(f"|mini|{mode}|", name)
+    assert 100 * mean_ap(mini, local_task(real_data(f"{name}.jsonl.gz")), mode) == pytest.approx(told, abs=0.02)
