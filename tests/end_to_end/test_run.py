@@ -311,3 +311,17 @@ def test_help_is_quick_and_has_examples(verb: list[str]) -> None:
         "import sys, listcon_eval.cli; print([m for m in ('torch', 'mteb', 'pandas') if m in sys.modules])",
     ).stdout
     assert loaded.strip() == "[]"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(
+            [Path(sys.executable).parent / "listcon-eval", "tasks"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=300,
+        )
+    assert (done.returncode, done.stderr) == (1, "")
