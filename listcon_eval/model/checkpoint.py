@@ -39,6 +39,7 @@ _ENCODER_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_ALIGNMENT = 64  # bytes: what torch gives to every tensor of its own
 # What a file of weights that is damaged, or none, raises by its format.
 _UNREADABLE = (
     OSError,
@@ -324,5 +325,13 @@ def _build(config: ListConConfig, placed: Mapping[str, Tensor], unexpected: list
     if any(keys for _, keys in problems):
         parts = [f"{len(keys)} {what}:\n  " + "\n  ".join(keys) for what, keys in problems if keys]
         raise ListconError(f"the weights in {folder} do not make a ListConRanker; keys " + "\nkeys ".join(parts))
-    model.load_state_dict({key: value.float() for key, value in placed.items()}, assign=True)
+    model.load_state_dict({key: _aligned(value.float()) for key, value in placed.items()}, assign=True)
     return model.eval()
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """A tensor at the start of a vector register's width in memory; a copy, where a file has it elsewhere.
+
+    Matrix products round by where their operands begin: one model would have other scores from another file.
+    """
+    return tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
