@@ -20,12 +20,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
+from transformers import BertConfig, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
 from listcon_eval.errors import ListconError
 from listcon_eval.files import sha256_of
 from listcon_eval.model.architecture import ListConConfig, ListConModel
+from listcon_eval.model.folder import read_encoder_config, read_tokenizer
 from listcon_eval.model.quantised import dequantised, quantised
 from listcon_eval.model.sources import Source, resolve
 
@@ -101,14 +102,14 @@ def load_checkpoint(path_or_id: str | Path, revision: str | None = None) -> Chec
     source = resolve(path_or_id, revision)
     layout = 1 if (source.folder / _LIST_FILE).exists() or (source.folder / _LINEAR_FILE).exists() else 2
     tensors = _read_layout_1(source.folder) if layout == 1 else dequantised(_read_tensors(_encoder_file(source.folder)))
-    encoder_config = _read_encoder_config(source.folder)
+    encoder_config = read_encoder_config(source.folder)
     placed, ignored, unexpected = _place(tensors, source.folder)
     config = _config_of(encoder_config, placed, source.folder)
     model = _build(config, placed, unexpected, source.folder)
     if ignored:
         names = sorted({next(name for name in _IGNORED_NAMES if key.startswith(name)) for key in ignored})
         logger.warning("%s: ignored %d keys that nothing uses (%s)", path_or_id, len(ignored), ", ".join(names))
-    return Checkpoint(model, _read_tokenizer(source.folder), source, layout, tuple(ignored))
+    return Checkpoint(model, read_tokenizer(source.folder), source, layout, tuple(ignored))
 
 
 def holds_listconranker(folder: Path) -> bool:
@@ -222,40 +223,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise ListconError(f"{path} holds a {type(loaded).__name__}: expected a dictionary of tensors")
     return dict(loaded)
-
-
-def _read_encoder_config(folder: Path) -> BertConfig:
-    path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ListconError(
-            f"no config.json in {folder}: a checkpoint folder holds its encoder's configuration"
-        ) from error
-    except ValueError as error:
-        raise ListconError(f"{path} is not JSON: {error}") from error
-    needed = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
-    missing = [name for name in needed if not isinstance(values.get(name), int)]
-    if missing:
-        raise ListconError(f"{path} is no BERT configuration: it lacks {', '.join(missing)}")
-    # A checkpoint of layout 2 names its own class and code here; the encoder is BERT all the same.
-    for name in ("model_type", "auto_map", "architectures"):
-        values.pop(name, None)
-    return BertConfig(**values)
-
-
-def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt")):
-        raise ListconError(f"no tokenizer in {folder}: expected tokenizer.json or vocab.txt")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # what a malformed file raises differs by file, library and version
-        raise ListconError(f"cannot read the tokenizer in {folder}: {str(error).splitlines()[0]}") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ListconError(
-            f"the tokenizer in {folder} is a {type(tokenizer).__name__}: a fast BERT tokenizer is needed"
-        )
-    return tokenizer
 
 
 def _prefix(keys: Iterable[str], ending: str, folder: Path) -> str:
