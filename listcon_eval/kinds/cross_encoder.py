@@ -15,7 +15,7 @@ from listcon_eval.kinds.chat_classifier import ChatClassifier, is_chat_classifie
 from listcon_eval.kinds.detection import Found
 from listcon_eval.kinds.network import NetworkSystem
 from listcon_eval.kinds.system import Job, Options
-from listcon_eval.kinds.weights import check_weights, quiet_loading
+from listcon_eval.kinds.weights import check_weights, loading, quiet_loading
 from listcon_eval.records import CandidateList, RankedList
 
 Pair = tuple[str, str]
@@ -151,16 +151,7 @@ class SentenceTransformersScorer:
 
 def _load(found: Found, max_length: int | None, device: torch.device) -> PairScorer:
     source = found.folder_of_model()
-    try:
-        with quiet_loading():
-            if is_chat_classifier(source.folder):
-                return ChatClassifier(source.folder, max_length)
-            return SentenceTransformersScorer(source.folder, max_length, device)
-    except ListconError:
-        raise
-    except Exception as error:  # what a file that is not as it should be raises differs by file and library
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ListconError(
-            f"{found.given} cannot be loaded as a cross-encoder (from {source.folder}): {first}; check its files, or "
-            "say with --kind what it is"
-        ) from error
+    with loading(found.given, source.folder, "a cross-encoder"), quiet_loading():
+        if is_chat_classifier(source.folder):
+            return ChatClassifier(source.folder, max_length)
+        return SentenceTransformersScorer(source.folder, max_length, device)

@@ -21,7 +21,7 @@ from listcon_eval.kinds.batches import chunk_name, chunks
 from listcon_eval.kinds.detection import Found, registered
 from listcon_eval.kinds.network import NetworkSystem
 from listcon_eval.kinds.system import Job, Options
-from listcon_eval.kinds.weights import check_weights, quiet_loading
+from listcon_eval.kinds.weights import check_weights, loading, quiet_loading
 from listcon_eval.records import CandidateList, RankedList
 
 if TYPE_CHECKING:
@@ -150,22 +150,13 @@ def _load(found: Found, device: torch.device) -> "EncoderProtocol":
             f"mteb loads {meta.name} by code of its repository (trust_remote_code), and this package runs no code of a "
             "checkpoint: score it elsewhere and give the TREC run file"
         )
-    try:
-        with quiet_loading(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # mteb's, of its own deprecations
-            if meta is None or meta.loader is SentenceTransformerEncoderWrapper:
-                return _sentence_transformers(str(source.folder), device, meta)
-            loaded: Any = meta.model_copy(update={"revision": source.revision}).load_model(device=str(device))
-            encoder: EncoderProtocol = loaded  # `_network_of` makes sure
-            return encoder
-    except ListconError:
-        raise
-    except Exception as error:  # what a file that is not as it should be raises differs by file and library
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ListconError(
-            f"{found.given} cannot be loaded as an embedding model (from {source.folder}): {first}; check its files, "
-            "or say with --kind what it is"
-        ) from error
+    with loading(found.given, source.folder, "an embedding model"), quiet_loading(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mteb's, of its own deprecations
+        if meta is None or meta.loader is SentenceTransformerEncoderWrapper:
+            return _sentence_transformers(str(source.folder), device, meta)
+        loaded: Any = meta.model_copy(update={"revision": source.revision}).load_model(device=str(device))
+        encoder: EncoderProtocol = loaded  # `_network_of` makes sure
+        return encoder
 
 
 def _sentence_transformers(folder: str, device: torch.device, meta: "ModelMeta | None") -> "EncoderProtocol":

@@ -33,6 +33,30 @@ def quiet_loading() -> Iterator[None]:
             library.enable_progress_bar()
 
 
+@contextmanager
+def loading(given: str, folder: Path, what: str) -> Iterator[None]:
+    """Turn whatever a library raises while it loads a model into one message.
+
+    Args:
+        given: the model as it was asked for.
+        folder: the folder of its files.
+        what: what it is loaded as, with its article.
+
+    Raises:
+        ListconError: the model cannot be loaded.
+    """
+    try:
+        yield
+    except ListconError:
+        raise
+    except Exception as error:  # what a file that is not as it should be raises differs by file and library
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ListconError(
+            f"{given} cannot be loaded as {what} (from {folder}): {first}; check its files, or say with "
+            "--kind what it is"
+        ) from error
+
+
 def check_weights(folder: Path, network: nn.Module) -> None:
     """Make sure that a network of transformers got its weights from a folder: it fills in what is missing at random.
 

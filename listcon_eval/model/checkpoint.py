@@ -149,7 +149,7 @@ def save_checkpoint(model: ListConModel, tokenizer: PreTrainedTokenizerFast, fol
     The unused template layer is written too (a copy of the first layer, as at the published code's start): its
     loader is strict about it.
     """
-    tensors = {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
+    tensors = _tensors_of(model)
     encoder = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
     linear = {key.rpartition(".")[2]: value for key, value in tensors.items() if key.startswith("linear_in_embedding.")}
     lists = {key: value for key, value in tensors.items() if not key.startswith(("encoder.", "linear_in_embedding."))}
@@ -169,10 +169,15 @@ def save_quantised(model: ListConModel, tokenizer: PreTrainedTokenizerFast, fold
 
     It is a quarter of the size. This package loads it; the published code does not.
     """
-    tensors = {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
+    tensors = _tensors_of(model)
     with _staged(model, tokenizer, folder) as staged:
         save_file(quantised(tensors), staged / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def _tensors_of(model: ListConModel) -> dict[str, Tensor]:
+    """The weights of a model by name, float32, on the CPU."""
+    return {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
 
 
 @contextmanager
