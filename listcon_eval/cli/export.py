@@ -97,7 +97,7 @@ def quantised(
     output: Annotated[Path, typer.Option("--output", help="The new checkpoint's folder.")],
     revision: options.Revision = None,
 ) -> None:
-    """Write a ListConRanker checkpoint at a quarter of its size: matrices as 8-bit integers, one scale a row.
+    """Write a ListConRanker checkpoint at a quarter of its size or less: 8-bit matrices, one scale a row, compressed.
 
     This package loads it like any other (it is another model, with other scores); the published code does not.
 

@@ -55,6 +55,13 @@ def train(
             show_default="single characters",
         ),
     ] = None,
+    meaning_width: Annotated[
+        int | None,
+        typer.Option(
+            "--meaning-width",
+            help="New encoder: begin by matching words, beside a meaning of so many numbers that stage 0 trains.",
+        ),
+    ] = None,
     list_width: Annotated[
         int | None,
         typer.Option("--list-width", help="Width of a new list transformer.", show_default="7/4 of the encoder's"),
@@ -104,10 +111,6 @@ def train(
             show_default="5 with --encoder-config, else 0",
         ),
     ] = None,
-    embedding_epochs: Annotated[
-        int,
-        typer.Option("--embedding-epochs", help="How many of them, the first, train a new encoder's embeddings alone."),
-    ] = Settings.embedding_epochs,
     contrastive_batch: Annotated[
         int, typer.Option("--contrastive-batch", help="Pairs of query and positive a step of stage 0.")
     ] = Settings.contrastive_batch,
@@ -198,6 +201,7 @@ def train(
         list_dropout=list_dropout,
         minimum_count=minimum_count,
         vocabulary_size=vocabulary_size,
+        meaning_width=meaning_width,
         eval_split=eval_split,
         eval_mode=eval_mode,
         list_size=list_size,
@@ -205,7 +209,6 @@ def train(
         margin=margin,
         scale=scale,
         contrastive_epochs=contrastive_epochs,
-        embedding_epochs=embedding_epochs,
         contrastive_batch=contrastive_batch,
         contrastive_learning_rate=contrastive_learning_rate,
         temperature=temperature,

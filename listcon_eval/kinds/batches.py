@@ -15,7 +15,7 @@ from listcon_eval.inference.budgets import Budgets
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".txt", ".model")
+WEIGHT_FILES = (".safetensors", ".gz", ".bin", ".pt", ".json", ".jinja", ".txt", ".model")
 """Suffixes of the files that decide a model's scores: weights, configuration, tokenizer, prompts."""
 
 

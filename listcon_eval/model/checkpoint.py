@@ -10,6 +10,7 @@ import logging
 import pickle
 import re
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from listcon_eval.errors import ListconError
 from listcon_eval.files import sha256_of
 from listcon_eval.model.architecture import ListConConfig, ListConModel
 from listcon_eval.model.folder import read_encoder_config, read_tokenizer
-from listcon_eval.model.quantised import dequantised, quantised
+from listcon_eval.model.quantised import QUANTISED_FILE, dequantised, packed, unpacked
 from listcon_eval.model.sources import Source, resolve
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ _ENCODER_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    QUANTISED_FILE,
 )
 _ALIGNMENT = 64  # bytes: what torch gives to every tensor of its own
 # What a file of weights that is damaged, or none, raises by its format.
@@ -51,6 +53,7 @@ _UNREADABLE = (
     KeyError,
     ValueError,
     TypeError,
+    zlib.error,
 )
 _DEAD_LAYER = "list_transformer_layer."
 # Keys that carry nothing this model uses: the published code's unused template layer, BERT's pooler (features are
@@ -87,7 +90,7 @@ class Checkpoint:
         wanted = [
             path
             for path in self.source.folder.iterdir()
-            if path.is_file() and path.suffix in {".safetensors", ".bin", ".pt", ".json", ".txt"}
+            if path.is_file() and path.suffix in {".safetensors", ".gz", ".bin", ".pt", ".json", ".txt"}
         ]
         return sha256_of(wanted)
 
@@ -138,6 +141,8 @@ def names_of_weights(folder: Path) -> list[str]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return list(file.keys())
+        if path.name == QUANTISED_FILE:
+            return list(unpacked(path.read_bytes()))
         return list(torch.load(path, map_location="meta", weights_only=True, mmap=True))
     except _UNREADABLE as error:
         raise ListconError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
@@ -167,11 +172,11 @@ def save_checkpoint(model: ListConModel, tokenizer: PreTrainedTokenizerFast, fol
 def save_quantised(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
     """Write a checkpoint with int8 matrices in layout 2, whole files only, and return its folder.
 
-    It is a quarter of the size. This package loads it; the published code does not.
+    It is a quarter of the size or less. This package loads it; the published code does not.
     """
     tensors = _tensors_of(model)
     with _staged(model, tokenizer, folder) as staged:
-        save_file(quantised(tensors), staged / "model.safetensors", metadata={"format": "pt"})
+        (staged / QUANTISED_FILE).write_bytes(packed(tensors))
     return folder
 
 
@@ -182,7 +187,10 @@ def _tensors_of(model: ListConModel) -> dict[str, Tensor]:
 
 @contextmanager
 def _staged(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Iterator[Path]:
-    """A temporary folder with configuration and tokenizer; what is in it at the end moves to `folder`."""
+    """A temporary folder with configuration and tokenizer; what is in it at the end moves to `folder`.
+
+    Weights of another format that were there before go, so that the folder holds one model.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         staged = Path(temporary)
@@ -190,6 +198,9 @@ def _staged(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
         tokenizer.save_pretrained(staged)
         yield staged
         folder.mkdir(exist_ok=True)
+        for name in _ENCODER_FILES:
+            if not (staged / name).exists():
+                (folder / name).unlink(missing_ok=True)
         for path in staged.iterdir():
             path.chmod(0o644)  # safetensors writes 0600
             path.replace(folder / path.name)
@@ -218,6 +229,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         if path.name.endswith(".index.json"):
             shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
             return {key: value for shard in shards for key, value in _read_tensors(path.parent / shard).items()}
+        if path.name == QUANTISED_FILE:
+            return unpacked(path.read_bytes())
         loaded = (
             load_file(path)
             if path.suffix == ".safetensors"

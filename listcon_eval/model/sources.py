@@ -24,7 +24,7 @@ _MINI_FOLDER = (Path(__file__).parent / "mini").resolve()
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 # Everything a checkpoint is made of, and no code.
-_WANTED_FILES = ("*.json", "*.jinja", "*.txt", "*.safetensors", "*.bin", "*.pt", "*.model")
+_WANTED_FILES = ("*.json", "*.jinja", "*.txt", "*.safetensors", "*.safetensors.gz", "*.bin", "*.pt", "*.model")
 
 
 class Source(NamedTuple):

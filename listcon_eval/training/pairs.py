@@ -3,7 +3,7 @@
 Shapes in comments: B pairs, M candidates, n rows of tokens, D the width of the features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ _SHORTEST_PIECE, _LONGEST_PIECE = 4, 16
 _FEWEST_KEPT = 6  # tokens below which none is left out of a text
 
 
+Embed = Callable[[TokenRows, NDArray[np.int64]], Tensor]
+"""Gives the vectors of the rows at given indices, (n, D), with their gradient."""
+
+
 class PairObjective:
     """InfoNCE on pairs of a query and one of its positives, against the batch's other passages.
 
@@ -32,11 +36,11 @@ class PairObjective:
     in its passage: what is learnt is to tell passages apart by their words).
 
     Args:
-        pooling: the model and how its encoder is run.
+        embed: gives the vectors of the rows at given indices, whose inner products are similarities.
         texts: the training texts.
         lists: all training lists: a passage that is a positive of an equal query is never its negative.
         micro_batch: pairs whose texts are in memory at once.
-        temperature: what cosine similarities are divided by.
+        temperature: what similarities are divided by.
         hard_negatives: negatives of each query's own list that join the batch.
         pseudo_queries: pseudo-queries that join the batch for each query of it.
         token_dropout: the share of a text's tokens that is left out at random.
@@ -44,7 +48,7 @@ class PairObjective:
 
     def __init__(
         self,
-        pooling: Pooling,
+        embed: Embed,
         texts: TokenisedTexts,
         lists: Sequence[TrainingList],
         *,
@@ -54,7 +58,7 @@ class PairObjective:
         pseudo_queries: float = 0.0,
         token_dropout: float = 0.0,
     ) -> None:
-        self.pooling = pooling
+        self.embed = embed
         self.texts = texts
         self.micro_batch = micro_batch
         self.temperature = temperature
@@ -127,8 +131,7 @@ class PairObjective:
 
     def _embed(self, rows: TokenRows, indices: NDArray[np.int64], seed: int) -> Tensor:
         torch.manual_seed(seed)
-        features: Tensor = self.pooling.model.linear_in_embedding(self.pooling.some(rows, indices))
-        return features
+        return self.embed(rows, indices)
 
     def _also_relevant(
         self, batch: Sequence[TrainingList], targets: NDArray[np.int64], candidates: NDArray[np.int64]
@@ -140,12 +143,22 @@ class PairObjective:
         return torch.from_numpy(mask)
 
 
+def normalised_features(pooling: Pooling) -> Embed:
+    """Embed texts as the model's features of length 1: inner products are cosines."""
+
+    def embed(rows: TokenRows, indices: NDArray[np.int64]) -> Tensor:
+        features: Tensor = pooling.model.linear_in_embedding(pooling.some(rows, indices))
+        return functional.normalize(features.float(), dim=1)
+
+    return embed
+
+
 def info_nce(queries: Tensor, passages: Tensor, targets: Tensor, left_out: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of each query: the cross-entropy of its target among the passages, by cosine similarity.
+    """InfoNCE of each query: the cross-entropy of its target among the passages, by inner products.
 
     Args:
-        queries: embeddings, (B, H).
-        passages: embeddings, (M, H).
+        queries: vectors, (B, D).
+        passages: vectors, (M, D).
         targets: the place of each query's positive among the passages, (B,).
         left_out: True where a passage is no negative of a query, (B, M); never at its target.
         temperature: what similarities are divided by.
@@ -153,6 +166,5 @@ def info_nce(queries: Tensor, passages: Tensor, targets: Tensor, left_out: Tenso
     Returns:
         One loss a query, (B,), in float32.
     """
-    similarity = functional.normalize(queries.float(), dim=1) @ functional.normalize(passages.float(), dim=1).T
-    logits = (similarity / temperature).masked_fill(left_out, -torch.inf)  # (B, M)
+    logits = (queries.float() @ passages.float().T / temperature).masked_fill(left_out, -torch.inf)  # (B, M)
     return functional.cross_entropy(logits, targets, reduction="none")

@@ -11,7 +11,6 @@ from torch import Tensor
 from listcon_eval.inference.budgets import Budgets
 from listcon_eval.inference.features import FeatureStore
 from listcon_eval.model import ListConModel
-from listcon_eval.model.architecture import mean_over_tokens
 from listcon_eval.progress import Progress
 from listcon_eval.training.settings import Autocast
 from listcon_eval.training.tokens import TokenBatch, TokenRows
@@ -32,10 +31,6 @@ class Pooling:
         model: the model, on its device.
         device: that device.
         autocast: the format of matrix products.
-
-    Attributes:
-        leaves_layers_out: whether the encoder's layers are passed over, so that its output is the mean of the
-            embeddings: what it is for new weights, whose layers begin as the identity.
     """
 
     def __init__(self, model: ListConModel, device: torch.device, autocast: Autocast) -> None:
@@ -45,14 +40,10 @@ class Pooling:
         self.budgets = Budgets.for_device(device)
         if device.type == "cpu":  # dropout follows the batches: what suits inference best must not change a training
             self.budgets = replace(self.budgets, tokens=_TOKENS_ON_CPU)
-        self.leaves_layers_out = False
 
     def batch(self, batch: TokenBatch) -> Tensor:
         """The pooled outputs of one batch, (n, H), in float32."""
         with autocast_on(self.device, self.autocast):
-            if self.leaves_layers_out:
-                embedded = self.model.encoder.embeddings(input_ids=batch.input_ids)  # (n, T, H)
-                return mean_over_tokens(embedded, batch.attention_mask).float()
             return self.model.pool(batch.input_ids, batch.attention_mask).float()
 
     def batches(self, texts: TokenRows, indices: NDArray[np.int64]) -> list[TokenBatch]:

@@ -49,6 +49,8 @@ class Settings:
         list_dropout: the list transformer's dropout.
         minimum_count: how often a character (with `vocabulary_size`: a pair of pieces) must occur in the training text
             to enter a new vocabulary.
+        meaning_width: let a new encoder begin by matching words, beside a text's meaning of so many numbers, which is
+            what stage 0 trains then (see `training.matching`). None: begin as TF-IDF, and train all of the encoder.
         vocabulary_size: tokens of a new vocabulary of pieces of up to four characters; None: single characters.
         eval_split: the share of queries set aside for evaluation; None: 0.02 without other evaluation data, else 0.
         eval_mode: the inference mode of the evaluation.
@@ -57,8 +59,6 @@ class Settings:
         margin: m of Circle Loss.
         scale: gamma of Circle Loss.
         contrastive_epochs: epochs of stage 0; None: 5 for a new encoder, else 0.
-        embedding_epochs: how many of them, the first ones, train embeddings and projection alone, with the encoder's
-            layers left out: for a new encoder, whose layers begin as the identity.
         contrastive_batch: (query, positive) pairs a step of stage 0.
         contrastive_learning_rate: the learning rate of stage 0.
         temperature: what stage 0 divides cosine similarities by.
@@ -99,6 +99,7 @@ class Settings:
     list_dropout: float = 0.1
     minimum_count: int = 2
     vocabulary_size: int | None = None
+    meaning_width: int | None = None
     eval_split: float | None = None
     eval_mode: Mode = "iterative"
     list_size: int = 20
@@ -106,7 +107,6 @@ class Settings:
     margin: float = 0.25
     scale: float = 32.0
     contrastive_epochs: int | None = None
-    embedding_epochs: int = 0
     contrastive_batch: int = 64
     contrastive_learning_rate: float = 5e-4
     temperature: float = 0.05
@@ -153,14 +153,16 @@ class Settings:
             raise ListconError(
                 f"a revision ({self.revision}) was given for a new encoder: it belongs to a hub id; leave it out"
             )
-        most = self.schedules()[0].epochs if self.encoder_config is not None else 0
-        if not 0 <= self.embedding_epochs <= most:
+        if self.meaning_width is not None and (
+            self.encoder_config is None or self.list_width is not None or self.list_layers is not None
+        ):
             raise ListconError(
-                f"embedding_epochs is {self.embedding_epochs}: they are the first contrastive epochs of a new "
-                f"encoder; give 0 to {most}"
+                f"meaning_width is {self.meaning_width}: it is for a new encoder (--encoder-config), and decides the "
+                f"list transformer's width and layers; leave it out, or the others"
             )
         self._check_least(0, "contrastive_epochs", "stage_1_epochs", "stage_2_epochs", "hard_negatives", "seed")
         self._check_least(1, "list_width", "list_layers", "list_feedforward", "minimum_count", "vocabulary_size")
+        self._check_least(1, "meaning_width")
         self._check_least(1, "contrastive_batch", "stage_1_batch", "stage_2_batch", "micro_batch", "save_every")
         self._check_least(2, "list_size")
         self._check_least(3, "max_length")  # the two special tokens and a text's first

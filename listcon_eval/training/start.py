@@ -14,11 +14,15 @@ from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokeniz
 from listcon_eval.errors import ListconError
 from listcon_eval.model import ListConConfig, ListConModel, load_checkpoint
 from listcon_eval.model.sources import resolve
+from listcon_eval.progress import no_progress
 from listcon_eval.training.lexical import start_encoder, start_lists
+from listcon_eval.training.matching import start_matching
 from listcon_eval.training.settings import Settings
+from listcon_eval.training.tokens import TokenisedTexts
 from listcon_eval.training.vocabulary import build_piece_tokenizer, build_tokenizer
+from listcon_eval.training.words import Places
 
-_LIST_LAYERS = 2
+_LIST_LAYERS = 2  # as published
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
@@ -93,8 +97,17 @@ def _from_nothing(settings: Settings, path: Path, texts: Sequence[str]) -> Start
     else:
         size = settings.vocabulary_size
         tokenizer = build_piece_tokenizer(texts, size=size, minimum_count=least, max_length=positions)
-    model = _new_model(settings, BertConfig(**values, vocab_size=len(tokenizer), pad_token_id=0))
-    start_encoder(model, _document_counts(tokenizer, texts), len(texts))
+    config = BertConfig(**values, vocab_size=len(tokenizer), pad_token_id=0)
+    documents = _document_counts(tokenizer, texts)
+    meaning = settings.meaning_width
+    if meaning is None:
+        model = _new_model(settings, config)
+        start_encoder(model, documents, len(texts))
+        return Start(model, tokenizer)
+    places = Places.of(config.hidden_size, config.num_attention_heads, meaning)
+    model = _new_model(replace(settings, meaning_width=None, list_width=places.list_width), config)
+    rows = TokenisedTexts(texts, tokenizer, min(settings.max_length, positions), no_progress)
+    start_matching(model, tokenizer, meaning, documents, rows)
     return Start(model, tokenizer)
 
 

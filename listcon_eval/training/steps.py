@@ -31,11 +31,18 @@ def learning_rate(step: int, steps: int, *, highest: float, warm_up: float) -> f
     return highest * (steps - step) / (steps - rising)
 
 
-def set_trained(model: ListConModel, stage: int) -> None:
-    """Let gradients reach what a stage trains: 0 encoder and projection, 1 all but the encoder, 2 everything."""
+def set_trained(model: ListConModel, stage: int, *, words_alone: bool = False) -> None:
+    """Let gradients reach what a stage trains: 0 encoder and projection, 1 all but the encoder, 2 everything.
+
+    Args:
+        model: the model.
+        stage: the stage.
+        words_alone: whether stage 0 trains nothing but the word embeddings.
+    """
+    first = ("encoder.embeddings.word_embeddings.",) if words_alone else ("encoder.", "linear_in_embedding.")
     for name, parameter in model.named_parameters():
         trained = {
-            0: name.startswith(("encoder.", "linear_in_embedding.")),
+            0: name.startswith(first),
             1: not name.startswith("encoder."),
             2: True,
         }

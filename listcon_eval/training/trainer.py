@@ -15,12 +15,13 @@ from listcon_eval.training.evaluator import Evaluator
 from listcon_eval.training.lists import ListSampler, TrainingList, epoch_batches
 from listcon_eval.training.log import Log
 from listcon_eval.training.objectives import ListObjective, Objective
-from listcon_eval.training.pairs import PairObjective
+from listcon_eval.training.pairs import PairObjective, normalised_features
 from listcon_eval.training.pooling import Pooling
 from listcon_eval.training.settings import Schedule, Settings
 from listcon_eval.training.state import State
 from listcon_eval.training.steps import Stepper, set_mode, set_trained
 from listcon_eval.training.tokens import TokenisedTexts
+from listcon_eval.training.words import WordBags
 
 BEST, LAST = "best", "last"
 
@@ -107,8 +108,7 @@ class Trainer:
     def _train_stage(self, schedule: Schedule, steps: int, before: int, state: State | None) -> None:
         """Train one stage of `steps` steps, of which those that `state` says are done are left out."""
         stage = schedule.stage
-        set_trained(self._model, stage)
-        self._pooling.leaves_layers_out = False
+        set_trained(self._model, stage, words_alone=self._settings.meaning_width is not None)
         objective = self._objective(stage)
         stepper = Stepper(self._model, schedule, self._settings, steps)
         done = 0
@@ -118,7 +118,6 @@ class Trainer:
         set_mode(self._model, stage)
         per_epoch = steps // schedule.epochs
         for epoch in range(done // per_epoch, schedule.epochs):
-            self._pooling.leaves_layers_out = stage == 0 and epoch < self._settings.embedding_epochs
             order = np.random.default_rng([self._settings.seed, stage, epoch, 1])
             batches = epoch_batches(len(self._lists), schedule.batch, order)
             for batch in batches[done - epoch * per_epoch :]:
@@ -149,8 +148,9 @@ class Trainer:
     def _objective(self, stage: int) -> Objective:
         settings = self._settings
         if stage == 0:
+            width = settings.meaning_width
             return PairObjective(
-                self._pooling,
+                normalised_features(self._pooling) if width is None else WordBags(self._model, width),
                 self._texts,
                 self._lists,
                 micro_batch=settings.micro_batch,
@@ -174,13 +174,15 @@ class Trainer:
         if not self._evaluators:
             return ""
         stage = report.stage
-        if stage == 0:
+        # Before stage 1 a new model's scores say nothing, unless it begins by matching words.
+        by_embeddings = stage == 0 and self._settings.meaning_width is None
+        if by_embeddings:
             maps = {one.name: one.map_of_embeddings(self._pooling) for one in self._evaluators}
         else:
             mode = self._settings.eval_mode
             maps = {one.name: one.map_of_lists(self._pooling, mode, frozen=stage == 1) for one in self._evaluators}
         mean = math.fsum(maps.values()) / len(maps)
-        if stage > 0 and (self._best_map is None or mean > self._best_map):  # before stage 1 the scores are random
+        if not by_embeddings and (self._best_map is None or mean > self._best_map):
             self._best_map = mean
             save_checkpoint(self._model, self._tokenizer, self._settings.output / BEST)
         self._log.write(
@@ -189,7 +191,7 @@ class Trainer:
                 "step": report.step,
                 "stage": stage,
                 "epoch": report.epoch,
-                "ranked_by": "embeddings" if stage == 0 else "lists",
+                "ranked_by": "embeddings" if by_embeddings else "lists",
                 "map": maps,
                 "mean_map": mean,
             },

@@ -1,5 +1,6 @@
 """Checkpoints: both layouts in, layout 1 out, every key placed or reported in one error."""
 
+import gzip
 import json
 import pickle
 import re
@@ -7,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from checkpoints import write_layout_1, write_layout_2
 from listcon_eval.errors import ListconError
 from listcon_eval.model import Checkpoint, load_checkpoint, save_checkpoint, save_quantised
+from listcon_eval.model.checkpoint import holds_listconranker
+from listcon_eval.model.quantised import QUANTISED_FILE, quantised
 
 
 def assert_same_weights(one: Checkpoint, other: Checkpoint) -> None:
@@ -212,14 +215,44 @@ def test_a_quantised_checkpoint_is_the_model_up_to_its_rounding(tmp_path: Path) 
             assert ((found - value).abs() <= step / 2 + 1e-6).all(), name
         else:
             torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-6)
-    weights = small.source.folder / "model.safetensors"
+    weights = small.source.folder / QUANTISED_FILE
     assert weights.stat().st_size < sum(p.numel() for p in whole.model.parameters()) * 1.15
-    tensors = load_file(weights)
+    tensors = quantised(whole.model.state_dict())
     for name, message in (("missing", "are missing"), ("shape", r"have the shape \(2,\)")):
         changed = dict(tensors)
         del changed["linear_score1.weight.row_scale"]
         if name == "shape":
             changed["linear_score1.weight.row_scale"] = torch.ones(2)
-        save_file(changed, weights)
+        weights.write_bytes(gzip.compress(save(changed)))
         with pytest.raises(ListconError, match=f"linear_score1.weight is an int8 matrix .* {message}"):
             load_checkpoint(small.source.folder)
+
+
+@pytest.mark.parametrize("damage", ["not compressed", "cut", "changed", "empty"])
+def test_a_damaged_quantised_file_is_one_message(tmp_path: Path, damage: str) -> None:
+    whole = load_checkpoint(write_layout_1(tmp_path / "whole"))
+    path = save_quantised(whole.model, whole.tokenizer, tmp_path / "small") / QUANTISED_FILE
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(
+        {
+            "not compressed": b"nothing of the kind",
+            "cut": content[:middle],
+            "changed": content[:middle] + bytes(100) + content[middle + 100 :],
+            "empty": b"",
+        }[damage]
+    )
+    with pytest.raises(ListconError, match=r"cannot read the weights .*model\.safetensors\.gz"):
+        load_checkpoint(path.parent)
+    with pytest.raises(ListconError, match="cannot read the weights"):
+        holds_listconranker(path.parent)
+
+
+def test_a_folder_holds_the_weights_that_were_saved_last(tmp_path: Path) -> None:
+    whole = load_checkpoint(write_layout_1(tmp_path / "whole"))
+    for save_it in (save_checkpoint, save_quantised, save_checkpoint):
+        folder = save_it(whole.model, whole.tokenizer, tmp_path / "one")
+        names = {path.name for path in folder.iterdir()}
+        assert len(names & {"model.safetensors", QUANTISED_FILE}) == 1
+        assert (QUANTISED_FILE in names) is (save_it is save_quantised)
+        assert holds_listconranker(folder)

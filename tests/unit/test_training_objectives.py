@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from checkpoints import bert_tokenizer, random_model
 from lessons import write_lessons
@@ -17,7 +16,7 @@ from listcon_eval.progress import no_progress
 from listcon_eval.tasks import local_task
 from listcon_eval.training.lists import ListSampler, TrainingData, training_data
 from listcon_eval.training.objectives import ListObjective
-from listcon_eval.training.pairs import PairObjective, info_nce
+from listcon_eval.training.pairs import PairObjective, info_nce, normalised_features
 from listcon_eval.training.pooling import Pooling
 from listcon_eval.training.steps import learning_rate, set_mode, set_trained
 from listcon_eval.training.tokens import TokenisedTexts, TokenRows
@@ -102,7 +101,7 @@ def pair_objective(
     pooling: Pooling, data: TrainingData, micro_batch: int, *, pseudo_queries: float = 0.5, token_dropout: float = 0.2
 ) -> PairObjective:
     return PairObjective(
-        pooling,
+        normalised_features(pooling),
         tokens_of(data),
         data.lists,
         micro_batch=micro_batch,
@@ -159,11 +158,9 @@ def test_info_nce_is_its_formula() -> None:
     losses = info_nce(queries, passages, torch.tensor(targets), left_out, 0.2)
     for row, target in enumerate(targets):
         exponentials = [
-            math.exp(float(functional.cosine_similarity(queries[row], passages[column], dim=0)) / 0.2)
-            for column in range(5)
-            if not left_out[row, column]
+            math.exp(float(queries[row] @ passages[column]) / 0.2) for column in range(5) if not left_out[row, column]
         ]
-        own = math.exp(float(functional.cosine_similarity(queries[row], passages[target], dim=0)) / 0.2)
+        own = math.exp(float(queries[row] @ passages[target]) / 0.2)
         assert losses[row].item() == pytest.approx(-math.log(own / sum(exponentials)), rel=1e-4)
 
 

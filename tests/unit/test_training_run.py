@@ -17,6 +17,7 @@ from listcon_eval.tasks import local_task
 from listcon_eval.training import Outcome, Settings, plot, train
 from listcon_eval.training.log import read_log
 from listcon_eval.training.start import start_from
+from listcon_eval.training.words import Places
 
 
 @pytest.fixture
@@ -94,11 +95,33 @@ def test_stage_0_trains_encoder_and_projection_alone(lessons: Path) -> None:
     assert {"encoder.encoder.layer.0.attention.self.query.weight", "linear_in_embedding.weight"} <= trained
 
 
-def test_embedding_epochs_leave_the_layers_as_they_began(lessons: Path) -> None:
-    trained, same = changed(settings(lessons, contrastive_epochs=2, embedding_epochs=2, stage_1_epochs=0))
-    assert {name for name in same if name.startswith("encoder.encoder.layer.")}
-    assert not {name for name in trained if name.startswith("encoder.encoder.layer.")}
-    assert "encoder.embeddings.word_embeddings.weight" in trained
+def matching(lessons: Path, **changes: Any) -> Settings:  # noqa: ANN401 - any setting's value
+    """A short run from a new encoder that begins by matching words."""
+    config = lessons.parent / "matching.json"
+    sizes = {"hidden_size": 256, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config.write_text(json.dumps(sizes), encoding="utf-8")
+    given = {"encoder_config": config, "meaning_width": 16, "weight_decay": 0.0, "temperature": 0.03}
+    return settings(lessons, **{**given, "contrastive_epochs": 2, "stage_1_epochs": 0, **changes})
+
+
+def test_beside_matched_words_stage_0_trains_the_words_meaning_alone(lessons: Path) -> None:
+    given = matching(lessons, pseudo_queries=1.0, token_dropout=0.2, hard_negatives=1)
+    table = "encoder.embeddings.word_embeddings.weight"
+    trained, _ = changed(given)
+    assert trained == {table}
+    texts = [text for row in local_task(lessons).candidate_lists() for text in (row.query, *row.passages)]
+    before = start_from(given, list(dict.fromkeys(texts))).model.state_dict()[table]
+    after = load_checkpoint(given.output / "last").model.state_dict()[table]
+    columns = torch.arange(256)[Places.of(256, 2, 16).word_meaning]
+    assert set((before != after).any(dim=0).nonzero().flatten().tolist()) == set(columns.tolist())
+
+
+def test_a_run_that_matches_words_keeps_its_best_checkpoint_from_stage_0_on(lessons: Path) -> None:
+    outcome = train(matching(lessons), [local_task(lessons)])
+    lines = [line for line in read_log(outcome.log) if line["event"] == "evaluation"]
+    assert [line["ranked_by"] for line in lines] == ["lists", "lists"]
+    assert outcome.best is not None
+    assert outcome.best_map == max(line["mean_map"] for line in lines) > 0.9
 
 
 def test_stage_1_leaves_every_encoder_weight_bit_identical(lessons: Path) -> None:
@@ -265,8 +288,9 @@ def test_a_broken_encoder_configuration_is_one_clear_error(lessons: Path, conten
         ({"stage_1_epochs": 0}, "every stage has 0 epochs"),
         ({"autocast": "int8"}, "no autocast 'int8'"),
         ({"revision": "main"}, "belongs to a hub id"),
-        ({"embedding_epochs": 2, "contrastive_epochs": 1}, "embedding_epochs is 2: .*; give 0 to 1"),
-        ({"model": "a", "embedding_epochs": 1}, "embedding_epochs is 1: .*; give 0 to 0"),
+        ({"meaning_width": 0}, "meaning_width is 0: give 1 or more"),
+        ({"model": "a", "meaning_width": 8}, "meaning_width is 8: it is for a new encoder"),
+        ({"list_width": 64, "meaning_width": 8}, "decides the list transformer's width and layers"),
         ({"encoder": "a", "vocabulary_size": 100}, "vocabulary_size is 100, but this starting point has its own"),
         ({"token_dropout": 1.0}, "token_dropout is 1.0"),
         ({"pseudo_queries": -1.0}, "pseudo_queries is -1.0"),

@@ -1,0 +1,148 @@
+"""The layout of a model that matches words, and what it makes of a text by its words alone.
+
+`matching` gives a model's weights their tasks; here is what both it and training must agree on. Shapes in comments:
+V tokens of the vocabulary, H and D the widths, n texts, W numbers of the words, M of the meaning.
+"""
+
+import math
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from listcon_eval.errors import ListconError
+from listcon_eval.model import ListConModel
+from listcon_eval.training.tokens import TokenRows
+
+CODE = 64  # numbers of a word's code
+FILL = 36  # numbers that fill an embedding up
+MARK = 2  # numbers of a mark: one and its negative, so that no mark changes a vector's mean
+SCALE = 8.0  # the embeddings' length, in which a learning rate is small or large
+CODE_SHARE = math.sqrt(0.1)  # of an embedding whose length is 1
+# Attention on a repetition and on the marks, beside 1 for another word; and how much longer repetitions make a code.
+SAME, ELSEWHERE, GAIN = 60.0, 3000.0, 300.0
+MEANING_WEIGHT = 0.4  # of the cosine of two meanings, beside the words that two texts share
+LONG = 1000.0  # tokens of a passage that counts half: the longer, the more words are there by chance
+
+
+class Places(NamedTuple):
+    """Where the parts are in an encoder's vector (H) and in a list's (D): half-open ranges.
+
+    In both, `words` and then `meaning` come first: in an encoder's vector `meaning` is gathered in `[CLS]`, and
+    `word_meaning` is the words' own.
+    """
+
+    words: slice
+    meaning: slice
+    word_meaning: slice
+    code: slice
+    cls: slice
+    sep: slice
+    fill: slice
+    length: slice
+    query: slice
+    attention: slice
+    reference: slice
+    list_width: int
+
+    @classmethod
+    def of(cls, width: int, heads: int, meaning: int) -> "Places":
+        """The places in an encoder of a width and head count.
+
+        Raises:
+            ListconError: when there is no room for them.
+        """
+        words = width - 2 * meaning - CODE - FILL - 2 * MARK
+        head = width // heads
+        if words < 1 or heads < 2 or head < max(CODE + 1, meaning):
+            raise ListconError(
+                f"an encoder of {width} numbers in {heads} heads is too small to begin by matching words: give it 2 "
+                f"heads or more, each of {max(CODE + 1, meaning)} or more, and "
+                f"{2 * meaning + CODE + FILL + 2 * MARK + 1} or more in all"
+            )
+        bounds = np.cumsum([0, words, meaning, meaning, CODE, MARK, MARK, FILL]).tolist()
+        word, gathered, own, code, first, last, fill = (slice(start, end) for start, end in pairwise(bounds))
+        # The last head of the list transformer looks at nothing, so the words and the meaning fit into the others.
+        list_head = max(-(-(words + meaning) // (heads - 1)), -(-(words + meaning + 4 * MARK) // heads))
+        length, query, attention, reference = (
+            slice(words + meaning + MARK * place, words + meaning + MARK * (place + 1)) for place in range(4)
+        )
+        return cls(
+            words=word,
+            meaning=gathered,
+            word_meaning=own,
+            code=code,
+            cls=first,
+            sep=last,
+            fill=fill,
+            length=length,
+            query=query,
+            attention=attention,
+            reference=reference,
+            list_width=list_head * heads,
+        )
+
+
+class WordBags:
+    """What a model that began by `start_matching` makes of a text, by its words alone: the encoder is not run.
+
+    Inner products of two texts' vectors are about the logits of attention on the query. The gradient reaches the words'
+    meaning only.
+
+    Args:
+        model: the model.
+        meaning: the width of the meaning, M.
+    """
+
+    def __init__(self, model: ListConModel, meaning: int) -> None:
+        config = model.config.encoder
+        tables: Any = model.encoder.embeddings
+        self._places = Places.of(config.hidden_size, config.num_attention_heads, meaning)
+        self._table: nn.Parameter = tables.word_embeddings.weight
+        projection = model.linear_in_embedding.weight.detach()
+        self._meaning = float(
+            projection[self._places.meaning.start, self._places.meaning.start]
+            / projection[self._places.words.start, self._places.words.start]
+        )
+
+    def words(self, rows: TokenRows, indices: NDArray[np.int64]) -> Tensor:
+        """The sum of the words of the texts at `indices`, (n, W), in units of the `[SEP]` mark's length."""
+        tokens, starts, weights = self._counted(rows, indices, saturated=True)
+        table = self._table.detach()[:, self._places.words] / SCALE
+        return _sums(table, tokens, starts, weights)
+
+    def __call__(self, rows: TokenRows, indices: NDArray[np.int64]) -> Tensor:
+        """Words and meaning of the texts at `indices`, (n, W + M), so that usual words have an inner product of 1."""
+        tokens, starts, weights = self._counted(rows, indices, saturated=False)
+        meaning = functional.normalize(_sums(self._table[:, self._places.word_meaning], tokens, starts, weights), dim=1)
+        unit = self._meaning / math.sqrt(MEANING_WEIGHT)
+        vectors = torch.cat([self.words(rows, indices) / unit, math.sqrt(MEANING_WEIGHT) * meaning], dim=1)
+        return vectors / (1 + torch.from_numpy(rows.lengths[indices]).to(vectors)[:, None] / LONG)
+
+    def _counted(
+        self, rows: TokenRows, indices: NDArray[np.int64], *, saturated: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Distinct tokens of all texts (special ones not), where each text's start, and the weights they have."""
+        device = self._table.device
+        counted = [np.unique(rows.row(index)[1:-1], return_counts=True) for index in indices]
+        sizes = np.array([len(tokens) for tokens, _ in counted])
+        tokens = np.concatenate([tokens for tokens, _ in counted]).astype(np.int64)
+        counts = np.concatenate([counts for _, counts in counted]).astype(np.float32)
+        if saturated:
+            counts *= _shrinking(counts, np.repeat(rows.lengths[indices], sizes).astype(np.float32))
+        starts = torch.from_numpy(np.cumsum(sizes) - sizes).to(device)
+        return torch.from_numpy(tokens).to(device), starts, torch.from_numpy(counts).to(device)
+
+
+def _sums(table: Tensor, tokens: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
+    return functional.embedding_bag(tokens, table, starts, mode="sum", per_sample_weights=weights)
+
+
+def _shrinking(counts: NDArray[np.float32], lengths: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What LayerNorm after the first attention leaves of a token that occurs `counts` times among `lengths`."""
+    found = counts * SAME / (counts * SAME + lengths + ELSEWHERE)
+    return (1 / np.sqrt(1 - CODE_SHARE**2 + CODE_SHARE**2 * (1 + GAIN * found) ** 2)).astype(np.float32)
