@@ -59,7 +59,7 @@ _PROJECTION = 10.0  # keeps the features of long texts far above LayerNorm's eps
 _SHORTEN = 1000.0  # passages, beside the query
 _LARGEST = 0.03  # logit of attention on the query: the softmax is about linear there
 _ATTENTION = 50000.0  # of what attention says, beside the rest of a row; float16 still holds it
-_STEEPNESS = 8.0
+_STEEPNESS = 2.0  # of the logit; few scores then come near 0 or 1, where float32 knows no difference
 _SAMPLE = 256  # texts from which the logits' scale is taken
 
 

@@ -21,15 +21,18 @@ def mini() -> ListConRanker:
     return ListConRanker.from_pretrained(MINI, device="cpu", precision="precise")
 
 
-def mean_ap(ranker: ListConRanker, task: Task, mode: Mode) -> float:
+def means_of_ap(ranker: ListConRanker, task: Task) -> dict[Mode, float]:
+    """MAP in both modes; the texts are encoded once."""
     lists = task.candidate_lists()
     encoded = ranker.encode([row.query for row in lists], [row.passages for row in lists])
-    ranked = ranker.rank_encoded(encoded, mode)
-    scored = [
-        ScoredList(row.query_id, row.doc_ids, entry.scores, entry.rounds)
-        for row, entry in zip(lists, ranked, strict=True)
-    ]
-    return cmteb.evaluate(lists, scored, mode).means["map"]
+    means: dict[Mode, float] = {}
+    for mode in MODES:
+        scored = [
+            ScoredList(row.query_id, row.doc_ids, entry.scores, entry.rounds)
+            for row, entry in zip(lists, ranker.rank_encoded(encoded, mode), strict=True)
+        ]
+        means[mode] = cmteb.evaluate(lists, scored, mode).means["map"]
+    return means
 
 
 def random_ap(task: Task) -> float:
@@ -51,10 +54,9 @@ def test_it_is_small_and_its_card_names_its_weights(mini: ListConRanker) -> None
 
 
 @pytest.mark.parametrize("name", mini_names("mini"))
-@pytest.mark.parametrize("mode", MODES)
-def test_it_is_far_above_a_random_order(mini: ListConRanker, name: str, mode: Mode) -> None:
+def test_it_is_far_above_a_random_order(mini: ListConRanker, name: str) -> None:
     task = mini_task(name)
-    assert mean_ap(mini, task, mode) > random_ap(task) + 0.25
+    assert min(means_of_ap(mini, task).values()) > random_ap(task) + 0.25
 
 
 def of_card(row: str, column: str) -> float:
@@ -65,10 +67,7 @@ def of_card(row: str, column: str) -> float:
     return float(found.strip("|").split("|")[header.index(column)].strip(" *"))
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["heldout_t2ranking_sample", "heldout_100_statute"])
-def test_its_card_tells_its_scores(
-    mini: ListConRanker, name: str, mode: Mode, real_data: Callable[[str], Path]
-) -> None:
-    told = of_card(f"|mini|{mode}|", name)
-    assert 100 * mean_ap(mini, local_task(real_data(f"{name}.jsonl.gz")), mode) == pytest.approx(told, abs=0.02)
+def test_its_card_tells_its_scores(mini: ListConRanker, name: str, real_data: Callable[[str], Path]) -> None:
+    for mode, found in means_of_ap(mini, local_task(real_data(f"{name}.jsonl.gz"))).items():
+        assert 100 * found == pytest.approx(of_card(f"|mini|{mode}|", name), abs=0.02)

@@ -132,8 +132,8 @@ def test_logits_hardly_depend_on_the_number_of_passages(started: Started) -> Non
     others = [started.rows.row(index)[1:-1].tolist() for index in range(300)]
     few = started.logits(texts(query, *passages, *others[:17]))[:3]
     many = started.logits(texts(query, *passages, *others))[:3]
-    assert few[:2].min() > few[2] + 1
-    torch.testing.assert_close(few - few[2], many - many[2], rtol=0.2, atol=0.1)
+    assert few[:2].min() > few[2] + 0.25
+    torch.testing.assert_close(few - few[2], many - many[2], rtol=0.2, atol=0.03)
 
 
 def test_a_passage_in_the_list_does_not_move_the_others(started: Started) -> None:
@@ -141,7 +141,7 @@ def test_a_passage_in_the_list_does_not_move_the_others(started: Started) -> Non
     query, passages = [RARE, OTHER], [[RARE, *range(120, 130)], [OTHER, *range(130, 150)]]
     alone = started.logits(texts(query, *passages, list(range(60, 90))))
     beside = started.logits(texts(query, *passages, [*([RARE] * 20), *range(120, 130)]))
-    assert float(alone[0] - alone[1]) == pytest.approx(float(beside[0] - beside[1]), abs=0.1)
+    assert float(alone[0] - alone[1]) == pytest.approx(float(beside[0] - beside[1]), abs=0.03)
 
 
 def test_the_gradient_of_a_bag_reaches_the_meaning_alone(started: Started) -> None:
