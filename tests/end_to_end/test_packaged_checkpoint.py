@@ -67,7 +67,8 @@ def of_card(row: str, column: str) -> float:
     return float(found.strip("|").split("|")[header.index(column)].strip(" *"))
 
 
-@pytest.mark.parametrize("name", ["heldout_t2ranking_sample", "heldout_100_statute"])
-def test_its_card_tells_its_scores(mini: ListConRanker, name: str, real_data: Callable[[str], Path]) -> None:
+def test_its_card_tells_its_scores(mini: ListConRanker, real_data: Callable[[str], Path]) -> None:
+    """On the file that is ranked fastest."""
+    name = "heldout_t2ranking_sample"
     for mode, found in means_of_ap(mini, local_task(real_data(f"{name}.jsonl.gz"))).items():
         assert 100 * found == pytest.approx(of_card(f"|mini|{mode}|", name), abs=0.02)
