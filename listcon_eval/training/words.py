@@ -111,31 +111,33 @@ class WordBags:
 
     def words(self, rows: TokenRows, indices: NDArray[np.int64]) -> Tensor:
         """The sum of the words of the texts at `indices`, (n, W), in units of the `[SEP]` mark's length."""
-        tokens, starts, weights = self._counted(rows, indices, saturated=True)
-        table = self._table.detach()[:, self._places.words] / SCALE
-        return _sums(table, tokens, starts, weights)
+        tokens, starts, _, saturated = self._counted(rows, indices)
+        return self._words(tokens, starts, saturated)
 
     def __call__(self, rows: TokenRows, indices: NDArray[np.int64]) -> Tensor:
         """Words and meaning of the texts at `indices`, (n, W + M), so that usual words have an inner product of 1."""
-        tokens, starts, weights = self._counted(rows, indices, saturated=False)
-        meaning = functional.normalize(_sums(self._table[:, self._places.word_meaning], tokens, starts, weights), dim=1)
+        tokens, starts, counts, saturated = self._counted(rows, indices)
+        meaning = functional.normalize(_sums(self._table[:, self._places.word_meaning], tokens, starts, counts), dim=1)
         unit = self._meaning / math.sqrt(MEANING_WEIGHT)
-        vectors = torch.cat([self.words(rows, indices) / unit, math.sqrt(MEANING_WEIGHT) * meaning], dim=1)
+        vectors = torch.cat([self._words(tokens, starts, saturated) / unit, math.sqrt(MEANING_WEIGHT) * meaning], dim=1)
         return vectors / (1 + torch.from_numpy(rows.lengths[indices]).to(vectors)[:, None] / LONG)
 
-    def _counted(
-        self, rows: TokenRows, indices: NDArray[np.int64], *, saturated: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Distinct tokens of all texts (special ones not), where each text's start, and the weights they have."""
+    def _words(self, tokens: Tensor, starts: Tensor, saturated: Tensor) -> Tensor:
+        return _sums(self._table.detach()[:, self._places.words] / SCALE, tokens, starts, saturated)
+
+    def _counted(self, rows: TokenRows, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Distinct tokens of all texts (special ones not), where each text's start, their counts, those saturated."""
         device = self._table.device
         counted = [np.unique(rows.row(index)[1:-1], return_counts=True) for index in indices]
         sizes = np.array([len(tokens) for tokens, _ in counted])
         tokens = np.concatenate([tokens for tokens, _ in counted]).astype(np.int64)
         counts = np.concatenate([counts for _, counts in counted]).astype(np.float32)
-        if saturated:
-            counts *= _shrinking(counts, np.repeat(rows.lengths[indices], sizes).astype(np.float32))
-        starts = torch.from_numpy(np.cumsum(sizes) - sizes).to(device)
-        return torch.from_numpy(tokens).to(device), starts, torch.from_numpy(counts).to(device)
+        saturated = counts * _shrinking(counts, np.repeat(rows.lengths[indices], sizes).astype(np.float32))
+        starts = np.cumsum(sizes) - sizes
+        of_tokens, of_starts, of_counts, of_saturated = (
+            torch.from_numpy(part).to(device) for part in (tokens, starts, counts, saturated)
+        )
+        return of_tokens, of_starts, of_counts, of_saturated
 
 
 def _sums(table: Tensor, tokens: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
