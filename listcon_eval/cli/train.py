@@ -9,6 +9,7 @@ import typer
 
 from listcon_eval.cli import options
 from listcon_eval.cli.console import bars_shown, ends_well, notes, say, set_up_logging
+from listcon_eval.errors import ListconError
 from listcon_eval.progress import Progress as Report
 from listcon_eval.records import Mode
 from listcon_eval.training import Settings
@@ -167,6 +168,15 @@ def train(
         bool, typer.Option("--gradient-checkpointing", help="Less memory for the encoder, more computing.")
     ] = Settings.gradient_checkpointing,
     max_length: options.MaxLength = Settings.max_length,
+    repeat: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--repeat",
+            metavar="BEGINNING=TIMES",
+            help="Lists whose query ids begin so come so often in an epoch; repeatable.",
+            show_default="all once",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="What every random choice follows from.")] = Settings.seed,
     device: options.Device = None,
     save_every: Annotated[
@@ -202,6 +212,7 @@ def train(
         minimum_count=minimum_count,
         vocabulary_size=vocabulary_size,
         meaning_width=meaning_width,
+        repeat=_times(repeat or []),
         eval_split=eval_split,
         eval_mode=eval_mode,
         list_size=list_size,
@@ -250,6 +261,17 @@ def train(
     for path in (outcome.log, outcome.plot, outcome.last, outcome.best):
         if path is not None:
             say(f"{path}")
+
+
+def _times(given: list[str]) -> dict[str, int]:
+    """What `--repeat BEGINNING=TIMES` says."""
+    times = {}
+    for one in given:
+        beginning, _, count = one.rpartition("=")
+        if not beginning or not count.isdecimal():
+            raise ListconError(f"--repeat is {one!r}: give how query ids begin, '=' and a number: law:=4")
+        times[beginning] = int(count)
+    return times
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Training lists: which queries have both classes, what is set aside, and which passages stand in a step's lists."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -102,6 +102,26 @@ def training_data(lists: Sequence[CandidateList]) -> TrainingData:
             f"nothing to learn"
         )
     return TrainingData(texts, kept, len(lists) - len(kept))
+
+
+def repeated(lists: Sequence[TrainingList], times: Mapping[str, int]) -> list[TrainingList]:
+    """Lists, some of them several times: a kind of which there are few then has its share of an epoch.
+
+    Args:
+        lists: the lists.
+        times: how often lists come, by what their names (query ids) begin with; where several fit, the longest counts.
+
+    Raises:
+        ListconError: when no list's name begins so.
+    """
+    for start in times:
+        if not any(row.name.startswith(start) for row in lists):
+            raise ListconError(
+                f"no training list has a query id that begins with {start!r}; theirs are such as {lists[0].name!r}"
+            )
+    longest_first = sorted(times, key=len, reverse=True)
+    counts = [next((times[start] for start in longest_first if row.name.startswith(start)), 1) for row in lists]
+    return [row for row, count in zip(lists, counts, strict=True) for _ in range(count)]
 
 
 class ListSampler:

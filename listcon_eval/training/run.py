@@ -14,7 +14,7 @@ from listcon_eval.progress import Progress, no_progress
 from listcon_eval.tasks import Task, local_task
 from listcon_eval.training import plot
 from listcon_eval.training.evaluator import Evaluator
-from listcon_eval.training.lists import ListSampler, set_aside, training_data
+from listcon_eval.training.lists import ListSampler, repeated, set_aside, training_data
 from listcon_eval.training.log import LOG_FILE, Log
 from listcon_eval.training.pooling import Pooling
 from listcon_eval.training.settings import Settings
@@ -94,6 +94,7 @@ def train(
     rows = [row for row in task.candidate_lists() if row.passages]
     rows, held = set_aside(rows, settings.share_set_aside(has_eval_data=bool(eval_tasks)), settings.seed)
     data = training_data(rows)
+    lists = repeated(data.lists, settings.repeat)
     sampler = ListSampler(data.lists, settings.list_size, fill=settings.fill_lists)
     counts = {"lists": len(data.lists), "set_aside": len(held), "one_class": data.skipped, "oversize": sampler.oversize}
     announce(
@@ -115,7 +116,7 @@ def train(
         trainer = Trainer(
             settings=settings,
             run=run,
-            lists=data.lists,
+            lists=lists,
             texts=TokenisedTexts(data.texts, tokenizer, settings.max_length, progress),
             sampler=sampler,
             pooling=pooling,

@@ -1,6 +1,6 @@
 """What a training run is asked to do: every choice that decides its result, and where it goes."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -52,6 +52,7 @@ class Settings:
         meaning_width: let a new encoder begin by matching words, beside a text's meaning of so many numbers, which is
             what stage 0 trains then (see `training.matching`). None: begin as TF-IDF, and train all of the encoder.
         vocabulary_size: tokens of a new vocabulary of pieces of up to four characters; None: single characters.
+        repeat: how often lists come in an epoch, by what their query's id begins with; all others come once.
         eval_split: the share of queries set aside for evaluation; None: 0.02 without other evaluation data, else 0.
         eval_mode: the inference mode of the evaluation.
         list_size: passages a list, the query not counted.
@@ -100,6 +101,7 @@ class Settings:
     minimum_count: int = 2
     vocabulary_size: int | None = None
     meaning_width: int | None = None
+    repeat: dict[str, int] = field(default_factory=dict)
     eval_split: float | None = None
     eval_mode: Mode = "iterative"
     list_size: int = 20
@@ -164,6 +166,12 @@ class Settings:
         self._check_least(1, "list_width", "list_layers", "list_feedforward", "minimum_count", "vocabulary_size")
         self._check_least(1, "meaning_width")
         self._check_least(1, "contrastive_batch", "stage_1_batch", "stage_2_batch", "micro_batch", "save_every")
+        for start, times in self.repeat.items():
+            if not start or times < 1:
+                raise ListconError(
+                    f"lists whose query ids begin with {start!r} are to come {times} times an epoch: "
+                    f"give a beginning, and 1 or more"
+                )
         self._check_least(2, "list_size")
         self._check_least(3, "max_length")  # the two special tokens and a text's first
         self._check_positive(

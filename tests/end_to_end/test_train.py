@@ -63,12 +63,12 @@ def kill_after(command: list[str], log: Path, steps: int) -> None:
 
 def test_a_run_killed_in_every_stage_ends_as_one_left_alone(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
-    printed = finish(arguments(tmp_path, "whole")).stdout.splitlines()
+    printed = finish(arguments(tmp_path, "whole", "--repeat", "q1=2")).stdout.splitlines()
     assert printed[0].startswith("best MAP ")
     assert printed[1:] == [str(whole / name) for name in ("log.jsonl", "curves.png", "last", "best")]
 
     torn = tmp_path / "torn"
-    command = arguments(tmp_path, "torn", "--resume")  # nothing is there to go on with at first
+    command = arguments(tmp_path, "torn", "--repeat", "q1=2", "--resume")  # nothing is there to go on with at first
     for steps in (3, 9, 22):
         kill_after(command, torn / "log.jsonl", steps)
         assert not (torn / "last").exists()
@@ -107,6 +107,9 @@ def test_the_checkpoint_is_one_that_run_takes(tmp_path: Path) -> None:
     [
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--model", "./nowhere"], "2 starting points were given"),
+        (["--repeat", "law"], "--repeat is 'law'"),
+        (["--repeat", "q=0"], "are to come 0 times an epoch"),
+        (["--repeat", "law:=2"], "no training list has a query id that begins with 'law:'"),
         (["--autocast", "bf16"], "autocast bf16 was asked for on the CPU"),
         (["--stage-1-lr", "1e37", "--warm-up", "0", "--contrastive-epochs", "0"], "is not a number at stage 1"),
     ],

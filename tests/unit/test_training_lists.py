@@ -5,7 +5,7 @@ import pytest
 
 from listcon_eval.errors import ListconError
 from listcon_eval.records import CandidateList
-from listcon_eval.training.lists import ListSampler, epoch_batches, set_aside, training_data
+from listcon_eval.training.lists import ListSampler, epoch_batches, repeated, set_aside, training_data
 
 
 def candidates(name: str, positives: int, negatives: int, query: str | None = None) -> CandidateList:
@@ -31,6 +31,15 @@ def test_a_text_judged_both_ways_is_a_positive_once() -> None:
     row = CandidateList("q", "query", ("1", "2", "3", "4"), ("same", "same", "other", "other"), (1, 0, 0, 0))
     (kept,) = training_data([row]).lists
     assert (len(kept.positives), len(kept.negatives)) == (1, 1)
+
+
+def test_lists_come_as_often_as_the_longest_beginning_of_their_names_says() -> None:
+    lists = training_data([candidates(name, 1, 2) for name in ("a:1", "law:1", "law:civil:1", "b:1")]).lists
+    names = [row.name for row in repeated(lists, {"law:": 2, "law:civil:": 3})]
+    assert names == ["a:1", "law:1", "law:1", "law:civil:1", "law:civil:1", "law:civil:1", "b:1"]
+    assert repeated(lists, {}) == lists
+    with pytest.raises(ListconError, match=r"begins with 'tax:'; theirs are such as 'a:1'"):
+        repeated(lists, {"law:": 2, "tax:": 2})
 
 
 @pytest.mark.parametrize(("positives", "negatives", "size"), [(3, 40, 20), (3, 5, 8), (25, 40, 26), (19, 40, 20)])
