@@ -25,7 +25,7 @@ SCALE = 8.0  # the embeddings' length, in which a learning rate is small or larg
 CODE_SHARE = math.sqrt(0.1)  # of an embedding whose length is 1
 # Attention on a repetition and on the marks, beside 1 for another word; and how much longer repetitions make a code.
 SAME, ELSEWHERE, GAIN = 60.0, 3000.0, 300.0
-MEANING_WEIGHT = 0.32  # of the cosine of two meanings, beside the words that two texts share
+MEANING_WEIGHT = 0.2  # of the cosine of two meanings, beside the words that two texts share
 LONG = 1000.0  # tokens of a passage that counts half: the longer, the more words are there by chance
 
 
