@@ -37,8 +37,9 @@ TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 
 
 class _Layer(NamedTuple):
-    """One BERT layer's weights, ready to run."""
+    """One BERT layer's weights, ready to run, and how many heads attend."""
 
+    heads: int
     query_key_value: Linear
     attended: Linear
     attended_norm: nn.LayerNorm
@@ -71,7 +72,7 @@ class FastEncoder:
         self.dtype: torch.dtype = weights.dtype
         self.features_dtype: torch.dtype = model.linear_in_embedding.weight.dtype
         self.width: int = model.config.list_width
-        self._heads: int = model.config.encoder.num_attention_heads
+        self._left_out = 0
         self._layout = _LAYOUTS.get(path, PackedLayout)
         if path != "plain":
             with torch.inference_mode():
@@ -109,7 +110,8 @@ class FastEncoder:
     def describe(self) -> str:
         """The path in one line, for people and for provenance."""
         numbers = str(self.dtype).removeprefix("torch.")
-        return f"{self.path}: {_IN_WORDS[self.path]}; {numbers} on {self.device} ({self.chosen})"
+        silent = f", heads left out that nothing reads: {self._left_out}" if self._left_out else ""
+        return f"{self.path}: {_IN_WORDS[self.path]}{silent}; {numbers} on {self.device} ({self.chosen})"
 
     @torch.inference_mode()
     def features(self, ids: TokenIds) -> Tensor:
@@ -167,12 +169,18 @@ class FastEncoder:
         self._layers = []
         for layer in encoder.encoder.layer:
             attention, output = layer.attention.self, layer.attention.output
+            every: int = attention.num_attention_heads
+            heads = _heads_read(output.dense.weight, every)
+            self._left_out += every - len(heads)
             parts = (attention.query, attention.key, attention.value)
-            joined = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
             self._layers.append(
                 _Layer(
-                    linear(*joined),
-                    _as(linear, output.dense),
+                    len(heads),
+                    linear(
+                        torch.cat([_of_heads(part.weight, 0, every, heads) for part in parts]),
+                        torch.cat([_of_heads(part.bias, 0, every, heads) for part in parts]),
+                    ),
+                    linear(_of_heads(output.dense.weight, 1, every, heads), output.dense.bias.detach()),
                     output.LayerNorm,
                     _as(linear, layer.intermediate.dense),
                     _as(linear, layer.output.dense),
@@ -185,7 +193,7 @@ class FastEncoder:
         rows = functional.embedding(layout.ids, self._words) + functional.embedding(layout.positions, self._places)
         rows = self._norm(rows)  # (R, H)
         for layer in self._layers:
-            attended = layout.attend(layer.query_key_value(rows), self._heads)  # (R, H)
+            attended = layout.attend(layer.query_key_value(rows), layer.heads)  # (R, H)
             rows = layer.attended_norm(layer.attended.plus(attended, rows))
             rows = layer.outer_norm(layer.outer.plus(layer.inner.gelu(rows), rows))
         return layout.mean(rows)
@@ -198,6 +206,23 @@ class FastEncoder:
             padded[row, : len(text)] = torch.as_tensor(text)
             mask[row, : len(text)] = 1
         return self._model.pool(padded.to(self.device), mask.to(self.device))
+
+
+def _heads_read(output: Tensor, heads: int) -> list[int]:
+    """The heads whose numbers the attention's output projection, (H, H), does not multiply by 0; one at least.
+
+    The others add exactly nothing to the encoder's numbers. Trained encoders have none; one that was given its tasks
+    (`training.matching`), or whose heads were pruned by zeros, need not pay for them.
+    """
+    return [head for head, part in enumerate(output.detach().chunk(heads, dim=1)) if part.any()] or [0]
+
+
+def _of_heads(weight: Tensor, dim: int, heads: int, wanted: list[int]) -> Tensor:
+    """The part of a weight or bias that belongs to some of its heads, along the dimension that holds all of them."""
+    if len(wanted) == heads:
+        return weight.detach()
+    parts = weight.detach().chunk(heads, dim)
+    return torch.cat([parts[head] for head in wanted], dim)
 
 
 def _as(linear: type[PlainLinear | OneDnnLinear], layer: nn.Linear) -> Linear:

@@ -1,7 +1,7 @@
 """Three ways to lay the tokens of a batch of texts in rows, and to attend within each text.
 
 A layout knows which texts its rows hold, and nothing of weights: the rest of an encoder layer works row by row.
-Shapes: N texts of T tokens at most, R rows, H encoder width, A attention heads.
+Shapes: N texts of T tokens at most, R rows, H the width of all heads that attend, A their number.
 """
 
 from collections.abc import Callable, Sequence

@@ -81,6 +81,22 @@ def test_a_texts_features_do_not_depend_on_the_batch(model: ListConModel, path: 
 
 
 @pytest.mark.parametrize("path", ON_CPU)
+@pytest.mark.parametrize("silent", [[1], [0, 2, 3], [0, 1, 2, 3]], ids=["one", "all but one", "all"])
+def test_heads_that_nothing_reads_are_left_out(path: EncoderPath, silent: list[int]) -> None:
+    needs(path)
+    model = random_model(vocab_size=VOCABULARY)
+    heads = model.config.encoder.num_attention_heads
+    first: Any = model.encoder.encoder.layer[0]
+    with torch.no_grad():  # of the other layer's heads, each is read
+        first.attention.output.dense.weight.unflatten(1, (heads, -1))[:, silent] = 0
+    encoder = FastEncoder.for_model(model, path=path)
+    ids = ids_of(LENGTHS["mixed, unsorted"])
+    torch.testing.assert_close(encoder.features(ids), features(model, ids), rtol=1e-5, atol=1e-5)
+    left_out = min(len(silent), heads - 1)
+    assert (f"heads left out that nothing reads: {left_out};" in encoder.describe()) == (path != "plain")
+
+
+@pytest.mark.parametrize("path", ON_CPU)
 def test_lists_of_ids_and_no_texts_at_all(model: ListConModel, path: EncoderPath) -> None:
     needs(path)
     encoder = FastEncoder.for_model(model, path=path)
