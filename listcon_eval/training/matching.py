@@ -2,9 +2,9 @@
 
 A ListConRanker can express more than a projection of TF-IDF. Here each part of it begins with a task:
 
-- Each word embedding holds a code of the word, the word itself (a random direction, as long as the word is rare), and
-  its share in the meaning of a text. What is left fills it up to one length, so that the embeddings' LayerNorm keeps
-  these shares.
+- Each word embedding holds a code of the word, the word itself (a direction of `directions`, as long as the word is
+  rare), and its share in the meaning of a text. What is left fills it up to one length, so that the embeddings'
+  LayerNorm keeps these shares.
 - The encoder's first attention head finds a word's repetitions by their codes. The more there are, the longer the
   vector of the code that it adds, and the smaller LayerNorm makes the rest: BM25's saturation of the term frequency.
 - Its second head gathers the meaning of all words in `[CLS]`, where LayerNorm gives it one length. `[SEP]` says `1`.
@@ -17,8 +17,8 @@ A ListConRanker can express more than a projection of TF-IDF. Here each part of 
 
 The meaning is then learnt (`words.WordBags`, stage 0), the words stay as they are.
 
-Sources: BM25 (Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework"); random projection (Bingham and
-Mannila 2001); heads that find repetitions ("In-context Learning and Induction Heads", arXiv 2209.11895).
+Sources: BM25 (Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework"); heads that find repetitions
+("In-context Learning and Induction Heads", arXiv 2209.11895).
 Shapes in comments: V tokens of the vocabulary, H and D the widths, n texts, W numbers of the words, M of the meaning.
 """
 
@@ -28,12 +28,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from listcon_eval.model import ListConModel
 from listcon_eval.model.architecture import PASSAGE_TAG, QUERY_TAG
+from listcon_eval.training.directions import spread_directions
 from listcon_eval.training.tokens import TokenRows
 from listcon_eval.training.words import (
     CODE,
@@ -48,6 +50,7 @@ from listcon_eval.training.words import (
     SCALE,
     Places,
     WordBags,
+    count_words,
 )
 
 # Of a word's embedding, whose length is 1 before the scale: the rarest word, and the meaning as it begins.
@@ -82,7 +85,7 @@ def start_matching(
     """
     config = model.config.encoder
     places = Places.of(config.hidden_size, config.num_attention_heads, meaning)
-    _start_embeddings(model, tokenizer, places, documents, len(rows))
+    _start_embeddings(model, tokenizer, places, documents, rows)
     _start_encoder(model, places)
     sample = np.random.default_rng(0).permutation(len(rows))[:_SAMPLE]
     words = WordBags(model, meaning).words(rows, sample)  # (n, W)
@@ -96,16 +99,17 @@ def _start_embeddings(
     tokenizer: PreTrainedTokenizerFast,
     places: Places,
     documents: NDArray[np.int64],
-    texts: int,
+    rows: TokenRows,
 ) -> None:
     tables: Any = model.encoder.embeddings  # whose attributes torch annotates as tensors or modules
-    rarity = torch.from_numpy(np.log((texts + 1) / (documents + 0.5)) / math.log(2 * (texts + 1))).float()[:, None]
+    texts = len(rows)
+    relative = np.log((texts + 1) / (documents + 0.5)) / math.log(2 * (texts + 1))
+    rarity = relative.clip(min=0).astype(np.float32)  # (V,)
     made = torch.zeros_like(tables.word_embeddings.weight)  # (V, H)
-    for part, share in (
-        (places.code, torch.tensor(CODE_SHARE)),
-        (places.words, _WORD_SHARE * rarity.clamp(min=0)),
-        (places.word_meaning, torch.tensor(_MEANING_SHARE)),
-    ):
+    width = places.words.stop - places.words.start
+    directions = spread_directions(_words_of_texts(rows, rarity), width)
+    made[:, places.words] = _WORD_SHARE * torch.from_numpy(rarity)[:, None] * directions
+    for part, share in ((places.code, CODE_SHARE), (places.word_meaning, _MEANING_SHARE)):
         drawn = torch.randn_like(made[:, part])
         made[:, part] = share * functional.normalize(drawn - drawn.mean(dim=1, keepdim=True), dim=1)
     rest = (1 - made.square().sum(dim=1, keepdim=True)).sqrt()  # (V, 1)
@@ -116,6 +120,14 @@ def _start_embeddings(
     tables.word_embeddings.weight.copy_(SCALE * made)
     tables.position_embeddings.weight.zero_()
     tables.token_type_embeddings.weight.zero_()
+
+
+def _words_of_texts(rows: TokenRows, rarity: NDArray[np.float32]) -> csr_array:
+    """What each word adds to the sum of each text, up to its direction, (N, V)."""
+    counted = count_words(rows, np.arange(len(rows)))
+    texts = np.repeat(1 / (1 + rows.lengths / LONG), np.diff(counted.starts)).astype(np.float32)
+    added = counted.saturated * rarity[counted.tokens] * texts
+    return csr_array((added, counted.tokens, counted.starts), shape=(len(rows), len(rarity)))
 
 
 def _start_encoder(model: ListConModel, places: Places) -> None:

@@ -126,18 +126,36 @@ class WordBags:
         return _sums(self._table.detach()[:, self._places.words] / SCALE, tokens, starts, saturated)
 
     def _counted(self, rows: TokenRows, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Distinct tokens of all texts (special ones not), where each text's start, their counts, those saturated."""
-        device = self._table.device
-        counted = [np.unique(rows.row(index)[1:-1], return_counts=True) for index in indices]
-        sizes = np.array([len(tokens) for tokens, _ in counted])
-        tokens = np.concatenate([tokens for tokens, _ in counted]).astype(np.int64)
-        counts = np.concatenate([counts for _, counts in counted]).astype(np.float32)
-        saturated = counts * _shrinking(counts, np.repeat(rows.lengths[indices], sizes).astype(np.float32))
-        starts = np.cumsum(sizes) - sizes
-        of_tokens, of_starts, of_counts, of_saturated = (
-            torch.from_numpy(part).to(device) for part in (tokens, starts, counts, saturated)
-        )
-        return of_tokens, of_starts, of_counts, of_saturated
+        """Distinct tokens of all texts, where each text's start, their counts, and those saturated."""
+        counted = count_words(rows, indices)
+        tokens, starts, counts, saturated = (torch.from_numpy(part).to(self._table.device) for part in counted)
+        return tokens, starts[:-1], counts, saturated
+
+
+class WordCounts(NamedTuple):
+    """The distinct tokens of n texts, one text after another; special tokens are left out.
+
+    Attributes:
+        tokens: all texts' tokens.
+        starts: where each text's start, and the end of the last, (n + 1,).
+        counts: how often each token is in its text.
+        saturated: what the encoder makes of that number.
+    """
+
+    tokens: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    counts: NDArray[np.float32]
+    saturated: NDArray[np.float32]
+
+
+def count_words(rows: TokenRows, indices: NDArray[np.int64]) -> WordCounts:
+    """Count the distinct tokens of the texts at `indices`."""
+    counted = [np.unique(rows.row(index)[1:-1], return_counts=True) for index in indices]
+    sizes = np.array([len(tokens) for tokens, _ in counted])
+    tokens = np.concatenate([tokens for tokens, _ in counted]).astype(np.int64)
+    counts = np.concatenate([counts for _, counts in counted]).astype(np.float32)
+    saturated = counts * _shrinking(counts, np.repeat(rows.lengths[indices], sizes).astype(np.float32))
+    return WordCounts(tokens, np.concatenate([[0], np.cumsum(sizes)]), counts, saturated)
 
 
 def _sums(table: Tensor, tokens: Tensor, starts: Tensor, weights: Tensor) -> Tensor:

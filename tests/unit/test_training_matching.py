@@ -84,7 +84,7 @@ def test_the_encoder_sums_words_and_meaning_as_the_bags_do(started: Started) -> 
     features = started.features(started.rows)
     bags = WordBags(started.model, MEANING)(started.rows, np.arange(len(started.rows))).detach()
     words = torch.cosine_similarity(features[:, PLACES.words], bags[:, PLACES.words], dim=1)
-    assert words.min() > 0.95
+    assert words.min() > 0.9
     assert words.median() > 0.99
     meanings = torch.cosine_similarity(features[:, PLACES.meaning], bags[:, PLACES.meaning], dim=1)
     assert meanings.min() > 0.9999
