@@ -15,6 +15,7 @@ from listcon_eval.errors import ListconError
 from listcon_eval.model import load_checkpoint
 from listcon_eval.tasks import local_task
 from listcon_eval.training import Outcome, Settings, plot, train
+from listcon_eval.training.lists import training_data
 from listcon_eval.training.log import read_log
 from listcon_eval.training.start import start_from
 from listcon_eval.training.words import Places
@@ -54,8 +55,8 @@ def run(given: Settings) -> Outcome:
 
 def changed(given: Settings) -> tuple[set[str], set[str]]:
     """The names of the weights that a run changes, and of those it leaves bit-identical."""
-    texts = [text for row in local_task(given.data).candidate_lists() for text in (row.query, *row.passages)]
-    before = start_from(given, list(dict.fromkeys(texts))).model.state_dict()
+    texts = training_data(local_task(given.data).candidate_lists()).texts
+    before = start_from(given, texts).model.state_dict()
     after = load_checkpoint(run(given).last).model.state_dict()
     same = {name for name, value in before.items() if torch.equal(value, after[name])}
     return set(before) - same, same
@@ -109,8 +110,8 @@ def test_beside_matched_words_stage_0_trains_the_words_meaning_alone(lessons: Pa
     table = "encoder.embeddings.word_embeddings.weight"
     trained, _ = changed(given)
     assert trained == {table}
-    texts = [text for row in local_task(lessons).candidate_lists() for text in (row.query, *row.passages)]
-    before = start_from(given, list(dict.fromkeys(texts))).model.state_dict()[table]
+    texts = training_data(local_task(lessons).candidate_lists()).texts
+    before = start_from(given, texts).model.state_dict()[table]
     after = load_checkpoint(given.output / "last").model.state_dict()[table]
     columns = torch.arange(256)[Places.of(256, 2, 16).word_meaning]
     assert set((before != after).any(dim=0).nonzero().flatten().tolist()) == set(columns.tolist())
