@@ -30,7 +30,7 @@ def spread_directions(words: csr_array, width: int) -> Tensor:
         A direction of length 1 and mean 0 for every word, (V, W).
     """
     texts, vocabulary = words.shape
-    directions = _of_length_1(torch.randn(vocabulary, width))
+    directions = of_length_1(torch.randn(vocabulary, width))
     shrinkage = width / (texts + width)
     for _ in range(_ROUNDS):
         sums = torch.from_numpy(words @ directions.numpy())  # (N, W)
@@ -40,9 +40,10 @@ def spread_directions(words: csr_array, width: int) -> Tensor:
             break
         covariance = (1 - shrinkage) * covariance + shrinkage * covariance.trace() / width * torch.eye(width)
         variances, axes = torch.linalg.eigh(covariance)  # (W,), (W, W)
-        directions = _of_length_1(directions @ ((axes * variances.rsqrt()) @ axes.T).float())
+        directions = of_length_1(directions @ ((axes * variances.rsqrt()) @ axes.T).float())
     return directions
 
 
-def _of_length_1(directions: Tensor) -> Tensor:
+def of_length_1(directions: Tensor) -> Tensor:
+    """Directions, (V, W), each less its mean, which LayerNorm would take away, and then of length 1."""
     return functional.normalize(directions - directions.mean(dim=1, keepdim=True), dim=1)

@@ -30,12 +30,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from listcon_eval.model import ListConModel
 from listcon_eval.model.architecture import PASSAGE_TAG, QUERY_TAG
-from listcon_eval.training.directions import spread_directions
+from listcon_eval.training.directions import of_length_1, spread_directions
 from listcon_eval.training.tokens import TokenRows
 from listcon_eval.training.words import (
     CODE,
@@ -110,8 +109,7 @@ def _start_embeddings(
     directions = spread_directions(_words_of_texts(rows, rarity), width)
     made[:, places.words] = _WORD_SHARE * torch.from_numpy(rarity)[:, None] * directions
     for part, share in ((places.code, CODE_SHARE), (places.word_meaning, _MEANING_SHARE)):
-        drawn = torch.randn_like(made[:, part])
-        made[:, part] = share * functional.normalize(drawn - drawn.mean(dim=1, keepdim=True), dim=1)
+        made[:, part] = share * of_length_1(torch.randn_like(made[:, part]))
     rest = (1 - made.square().sum(dim=1, keepdim=True)).sqrt()  # (V, 1)
     made[:, places.fill] = rest * _signs(FILL) / math.sqrt(FILL)
     for token, mark in ((tokenizer.cls_token_id, places.cls), (tokenizer.sep_token_id, places.sep)):
