@@ -60,7 +60,8 @@ def train(
         int | None,
         typer.Option(
             "--meaning-width",
-            help="New encoder: begin by matching words, beside a meaning of so many numbers that stage 0 trains.",
+            help="New encoder: begin by matching words, beside a meaning of so many numbers; stage 0 trains it and "
+            "how much each word counts.",
         ),
     ] = None,
     list_width: Annotated[

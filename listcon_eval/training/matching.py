@@ -15,7 +15,7 @@ A ListConRanker can express more than a projection of TF-IDF. Here each part of 
   is about linear in the inner product of query and passage. One head, without one, says how large the attention is in
   a list of that many passages.
 
-The meaning is then learnt (`words.WordBags`, stage 0), the words stay as they are.
+The meaning, and how much each word counts, are then learnt (`words.WordBags`, stage 0).
 
 Sources: BM25 (Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework"); heads that find repetitions
 ("In-context Learning and Induction Heads", arXiv 2209.11895).
@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from listcon_eval.model import ListConModel
@@ -50,6 +49,7 @@ from listcon_eval.training.words import (
     Places,
     WordBags,
     count_words,
+    signs,
 )
 
 # Of a word's embedding, whose length is 1 before the scale: the rarest word, and the meaning as it begins.
@@ -111,10 +111,10 @@ def _start_embeddings(
     for part, share in ((places.code, CODE_SHARE), (places.word_meaning, _MEANING_SHARE)):
         made[:, part] = share * of_length_1(torch.randn_like(made[:, part]))
     rest = (1 - made.square().sum(dim=1, keepdim=True)).sqrt()  # (V, 1)
-    made[:, places.fill] = rest * _signs(FILL) / math.sqrt(FILL)
+    made[:, places.fill] = rest * signs(FILL) / math.sqrt(FILL)
     for token, mark in ((tokenizer.cls_token_id, places.cls), (tokenizer.sep_token_id, places.sep)):
         made[token] = 0
-        made[token, mark] = _signs(MARK) / math.sqrt(MARK)
+        made[token, mark] = signs(MARK) / math.sqrt(MARK)
     tables.word_embeddings.weight.copy_(SCALE * made)
     tables.position_embeddings.weight.zero_()
     tables.token_type_embeddings.weight.zero_()
@@ -177,7 +177,7 @@ def _start_projection(model: ListConModel, places: Places, words: float) -> None
     projection.weight[rows[places.words], columns[places.words]] = _PROJECTION
     projection.weight[rows[places.meaning], columns[places.meaning]] = _PROJECTION * math.sqrt(MEANING_WEIGHT * words)
     length = _PROJECTION * _LENGTH * math.sqrt(words)
-    projection.weight[places.length, places.sep] = length / MARK * torch.outer(_signs(MARK), _signs(MARK))
+    projection.weight[places.length, places.sep] = length / MARK * torch.outer(signs(MARK), signs(MARK))
 
 
 def _start_lists(model: ListConModel, places: Places) -> None:
@@ -187,9 +187,9 @@ def _start_lists(model: ListConModel, places: Places) -> None:
     length = float(projected) * math.sqrt(model.config.encoder.hidden_size / MARK)  # the mark of a text of one token
     tags = model.query_embedding.query_embedding.weight
     tags.zero_()
-    tags[PASSAGE_TAG, places.length] = length / LONG * _signs(MARK)
+    tags[PASSAGE_TAG, places.length] = length / LONG * signs(MARK)
     # A tenth of the length's mark in a text of one token, so that it is the larger from ten tokens on.
-    tags[QUERY_TAG, places.query] = length / 10 * _signs(MARK)
+    tags[QUERY_TAG, places.query] = length / 10 * signs(MARK)
     first, second = (layer for layer in model.list_transformer.layers)
     same = torch.eye(width)
     for layer in (first, second):
@@ -205,7 +205,7 @@ def _start_lists(model: ListConModel, places: Places) -> None:
     inner.linear1.bias[0] = 0
     inner.linear1.weight[0, places.length.start] = 1.0
     inner.linear1.weight[0, places.query.start] = -10.0
-    inner.linear2.weight[places.length, 0] = _SHORTEN * _signs(MARK)
+    inner.linear2.weight[places.length, 0] = _SHORTEN * signs(MARK)
     # Layer 2: attention by words and meaning in all heads but the last, which sees all rows alike; its value is 1 in
     # the query and 0 in passages.
     attention: Any = second
@@ -218,9 +218,8 @@ def _start_lists(model: ListConModel, places: Places) -> None:
     attention.in_proj_weight[2 * width + firsts] = 0
     attention.in_proj_weight[2 * width + firsts, places.query.start] = 1 / math.sqrt(MARK * width)
     attention.in_proj_weight[2 * width + firsts, places.query.stop - 1] = -1 / math.sqrt(MARK * width)
-    signs = _signs(MARK)
-    attention.out_proj.weight[places.attention, firsts[:-1]] = _ATTENTION * signs[:, None] / (heads - 1)
-    attention.out_proj.weight[places.reference, firsts[-1]] = _ATTENTION * signs
+    attention.out_proj.weight[places.attention, firsts[:-1]] = _ATTENTION * signs(MARK)[:, None] / (heads - 1)
+    attention.out_proj.weight[places.reference, firsts[-1]] = _ATTENTION * signs(MARK)
     for score in (model.linear_score2, model.linear_score3):
         score.weight.copy_(torch.cat([same, -same], dim=1))
         score.bias.zero_()
@@ -252,8 +251,3 @@ def _scale_logits(model: ListConModel, places: Places, rows: TokenRows, sample: 
     attention: Any = model.list_transformer.layers[1]
     width = model.config.list_width
     attention.self_attn.in_proj_weight[: 2 * width].mul_((_LARGEST * heads * root / second).sqrt())
-
-
-def _signs(count: int) -> Tensor:
-    """1, -1, 1, ... : their sum is 0."""
-    return torch.tensor([1.0, -1.0]).repeat(count // 2)

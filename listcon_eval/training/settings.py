@@ -49,8 +49,9 @@ class Settings:
         list_dropout: the list transformer's dropout.
         minimum_count: how often a character (with `vocabulary_size`: a pair of pieces) must occur in the training text
             to enter a new vocabulary.
-        meaning_width: let a new encoder begin by matching words, beside a text's meaning of so many numbers, which is
-            what stage 0 trains then (see `training.matching`). None: begin as TF-IDF, and train all of the encoder.
+        meaning_width: let a new encoder begin by matching words, beside a text's meaning of so many numbers; stage 0
+            then trains what words mean and how much each counts (see `training.matching`). None: begin as TF-IDF, and
+            train all of the encoder.
         vocabulary_size: tokens of a new vocabulary of pieces of up to four characters; None: single characters.
         repeat: how often lists come in an epoch, by what their query's id begins with; all others come once.
         eval_split: the share of queries set aside for evaluation; None: 0.02 without other evaluation data, else 0.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from listcon_eval.errors import ListconError
@@ -60,18 +60,17 @@ class Stepper:
     """The optimiser of one stage.
 
     Args:
-        model: the model, on its device, with what the stage trains set.
+        trained: what the stage trains, on one device.
         schedule: the stage.
         settings: the run's settings.
         steps: the stage's steps.
     """
 
-    def __init__(self, model: ListConModel, schedule: Schedule, settings: Settings, steps: int) -> None:
-        self.model = model
+    def __init__(self, trained: Sequence[nn.Parameter], schedule: Schedule, settings: Settings, steps: int) -> None:
         self.schedule = schedule
         self.settings = settings
         self.steps = steps
-        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._trained = trained
         matrices = [parameter for parameter in self._trained if parameter.dim() > 1]
         vectors = [parameter for parameter in self._trained if parameter.dim() <= 1]
         self._optimiser = AdamW(

@@ -21,7 +21,7 @@ from listcon_eval.training.settings import Schedule, Settings
 from listcon_eval.training.state import State
 from listcon_eval.training.steps import Stepper, set_mode, set_trained
 from listcon_eval.training.tokens import TokenisedTexts
-from listcon_eval.training.words import WordBags
+from listcon_eval.training.words import LEARNING_WEIGHT, WordBags
 
 BEST, LAST = "best", "last"
 
@@ -108,9 +108,12 @@ class Trainer:
     def _train_stage(self, schedule: Schedule, steps: int, before: int, state: State | None) -> None:
         """Train one stage of `steps` steps, of which those that `state` says are done are left out."""
         stage = schedule.stage
-        set_trained(self._model, stage, words_alone=self._settings.meaning_width is not None)
-        objective = self._objective(stage)
-        stepper = Stepper(self._model, schedule, self._settings, steps)
+        width = self._settings.meaning_width if stage == 0 else None
+        bags = WordBags(self._model, width, LEARNING_WEIGHT) if width is not None else None
+        set_trained(self._model, stage, words_alone=bags is not None)
+        objective = self._objective(stage, bags)
+        trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        stepper = Stepper(trained if bags is None else [*trained, bags.gains], schedule, self._settings, steps)
         done = 0
         if state is not None:
             done = state.step
@@ -123,6 +126,8 @@ class Trainer:
             for batch in batches[done - epoch * per_epoch :]:
                 start = time.perf_counter()
                 losses, rate, norm = stepper.step(done, objective, [self._lists[index] for index in batch])
+                if bags is not None:
+                    bags.absorb()
                 done += 1
                 report = StepReport(
                     step=before + done,
@@ -145,12 +150,11 @@ class Trainer:
             set_mode(self._model, stage)
             self._save(stage, done, stepper)
 
-    def _objective(self, stage: int) -> Objective:
+    def _objective(self, stage: int, bags: WordBags | None) -> Objective:
         settings = self._settings
         if stage == 0:
-            width = settings.meaning_width
             return PairObjective(
-                normalised_features(self._pooling) if width is None else WordBags(self._model, width),
+                normalised_features(self._pooling) if bags is None else bags,
                 self._texts,
                 self._lists,
                 micro_batch=settings.micro_batch,

@@ -25,8 +25,11 @@ SCALE = 8.0  # the embeddings' length, in which a learning rate is small or larg
 CODE_SHARE = math.sqrt(0.1)  # of an embedding whose length is 1
 # Attention on a repetition and on the marks, beside 1 for another word; and how much longer repetitions make a code.
 SAME, ELSEWHERE, GAIN = 60.0, 3000.0, 300.0
-MEANING_WEIGHT = 0.2  # of the cosine of two meanings, beside the words that two texts share
+MEANING_WEIGHT = 0.36  # of the cosine of two meanings, beside the words that two texts share
+LEARNING_WEIGHT = 0.14  # of it in training: a meaning that counts less there learns to say more
 LONG = 1000.0  # tokens of a passage that counts half: the longer, the more words are there by chance
+_FASTER = 5.0  # than the meaning learn the words' weights, by the same learning rate
+_ROOM = 0.95  # of what code and meaning leave of an embedding's length, a word may take
 
 
 class Places(NamedTuple):
@@ -91,23 +94,29 @@ class WordBags:
     """What a model that began by `start_matching` makes of a text, by its words alone: the encoder is not run.
 
     Inner products of two texts' vectors are about the logits of attention on the query. The gradient reaches the words'
-    meaning only.
+    meaning, and how much each word counts; the directions of words stay.
 
     Args:
         model: the model.
         meaning: the width of the meaning, M.
+        meaning_weight: of the cosine of two meanings, beside the words.
+
+    Attributes:
+        gains: what a step of training adds to the logarithm of each word's weight, by `_FASTER`, (V,). It is 0 in a
+            step, and `absorb` makes it 0 again.
     """
 
-    def __init__(self, model: ListConModel, meaning: int) -> None:
+    def __init__(self, model: ListConModel, meaning: int, meaning_weight: float = MEANING_WEIGHT) -> None:
         config = model.config.encoder
         tables: Any = model.encoder.embeddings
         self._places = Places.of(config.hidden_size, config.num_attention_heads, meaning)
         self._table: nn.Parameter = tables.word_embeddings.weight
+        self._meaning_weight = meaning_weight
+        self.gains = nn.Parameter(torch.zeros(len(self._table), device=self._table.device))
         projection = model.linear_in_embedding.weight.detach()
-        self._meaning = float(
-            projection[self._places.meaning.start, self._places.meaning.start]
-            / projection[self._places.words.start, self._places.words.start]
-        )
+        meaning_scale = projection[self._places.meaning.start, self._places.meaning.start]
+        words_scale = projection[self._places.words.start, self._places.words.start]
+        self._usual = float(meaning_scale / words_scale) / math.sqrt(MEANING_WEIGHT)  # the norm of usual words
 
     def words(self, rows: TokenRows, indices: NDArray[np.int64]) -> Tensor:
         """The sum of the words of the texts at `indices`, (n, W), in units of the `[SEP]` mark's length."""
@@ -118,12 +127,25 @@ class WordBags:
         """Words and meaning of the texts at `indices`, (n, W + M), so that usual words have an inner product of 1."""
         tokens, starts, counts, saturated = self._counted(rows, indices)
         meaning = functional.normalize(_sums(self._table[:, self._places.word_meaning], tokens, starts, counts), dim=1)
-        unit = self._meaning / math.sqrt(MEANING_WEIGHT)
-        vectors = torch.cat([self._words(tokens, starts, saturated) / unit, math.sqrt(MEANING_WEIGHT) * meaning], dim=1)
+        words = self._words(tokens, starts, saturated) / self._usual
+        vectors = torch.cat([words, math.sqrt(self._meaning_weight) * meaning], dim=1)
         return vectors / (1 + torch.from_numpy(rows.lengths[indices]).to(vectors)[:, None] / LONG)
 
+    @torch.no_grad()
+    def absorb(self) -> None:
+        """Take `gains` into the embeddings, and fill these up to one length again."""
+        words, fill = self._table[:, self._places.words], self._table[:, self._places.fill]  # views
+        others = self._table.square().sum(dim=1) - words.square().sum(dim=1) - fill.square().sum(dim=1)
+        room = (SCALE**2 - others).clamp(min=0)  # (V,), 0 in marks
+        words.mul_((_FASTER * self.gains).exp()[:, None])
+        self.gains.zero_()
+        words.mul_((_ROOM * room.sqrt() / words.norm(dim=1)).nan_to_num(1.0).clamp(max=1)[:, None])
+        rest = (room - words.square().sum(dim=1)).clamp(min=0).sqrt()
+        fill.copy_(rest[:, None] * signs(FILL).to(rest) / math.sqrt(FILL))
+
     def _words(self, tokens: Tensor, starts: Tensor, saturated: Tensor) -> Tensor:
-        return _sums(self._table.detach()[:, self._places.words] / SCALE, tokens, starts, saturated)
+        table = self._table.detach()[:, self._places.words] / SCALE
+        return _sums(table, tokens, starts, saturated * (_FASTER * self.gains[tokens]).exp())
 
     def _counted(self, rows: TokenRows, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Distinct tokens of all texts, where each text's start, their counts, and those saturated."""
@@ -156,6 +178,11 @@ def count_words(rows: TokenRows, indices: NDArray[np.int64]) -> WordCounts:
     counts = np.concatenate([counts for _, counts in counted]).astype(np.float32)
     saturated = counts * _shrinking(counts, np.repeat(rows.lengths[indices], sizes).astype(np.float32))
     return WordCounts(tokens, np.concatenate([[0], np.cumsum(sizes)]), counts, saturated)
+
+
+def signs(count: int) -> Tensor:
+    """1, -1, 1, ... : their sum is 0."""
+    return torch.tensor([1.0, -1.0]).repeat(count // 2)
 
 
 def _sums(table: Tensor, tokens: Tensor, starts: Tensor, weights: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """New weights that match words: every part does what its docstring says, seen from the whole model's outputs."""
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,16 +145,52 @@ def test_a_passage_in_the_list_does_not_move_the_others(started: Started) -> Non
     assert float(alone[0] - alone[1]) == pytest.approx(float(beside[0] - beside[1]), abs=0.03)
 
 
-def test_the_gradient_of_a_bag_reaches_the_meaning_alone(started: Started) -> None:
+def test_the_gradient_of_a_bag_reaches_meaning_and_gains_alone(started: Started) -> None:
     embeddings: Any = started.model.encoder.embeddings
     table = embeddings.word_embeddings.weight
     table.grad = None
-    torch.autograd.backward(WordBags(started.model, MEANING)(started.rows, np.arange(20))[:, ::2].sum())
+    bags = WordBags(started.model, MEANING)
+    torch.autograd.backward(bags(started.rows, np.arange(20))[:, ::2].sum())
     assert isinstance(table.grad, Tensor)
     columns = table.grad.abs().sum(dim=0).nonzero().flatten()
     assert columns.tolist() == torch.arange(HIDDEN)[PLACES.word_meaning].tolist()
     assert table.grad[10:].abs().sum() > 0
+    assert isinstance(bags.gains.grad, Tensor)
+    there = np.unique(np.concatenate([started.rows.row(index)[1:-1] for index in range(20)]))
+    assert bags.gains.grad.nonzero().flatten().tolist() == there.tolist()
     table.grad = None
+
+
+def test_absorbed_gains_make_the_encoder_count_words_as_the_bags_did(started: Started) -> None:
+    model = copy.deepcopy(started.model)
+    bags = WordBags(model, MEANING)
+    rng = np.random.default_rng(1)
+    with torch.no_grad():
+        bags.gains.copy_(torch.from_numpy(rng.uniform(-0.2, 0.05, len(bags.gains))))
+    wanted = bags(started.rows, np.arange(len(started.rows))).detach()
+    bags.absorb()
+    assert not bags.gains.any()
+    torch.testing.assert_close(bags(started.rows, np.arange(len(started.rows))), wanted)
+    features = Started(model, started.rows).features(started.rows)
+    words = torch.cosine_similarity(features[:, PLACES.words], wanted[:, PLACES.words], dim=1)
+    assert words.median() > 0.99
+    unlearnt = torch.cosine_similarity(started.features(started.rows)[:, PLACES.words], wanted[:, PLACES.words], dim=1)
+    assert words.median() > unlearnt.median() + 0.002
+
+
+def test_a_word_cannot_grow_out_of_its_embedding(started: Started) -> None:
+    model = copy.deepcopy(started.model)
+    embeddings: Any = model.encoder.embeddings
+    table = embeddings.word_embeddings.weight
+    before = table.detach().clone()
+    bags = WordBags(model, MEANING)
+    with torch.no_grad():
+        bags.gains.fill_(3.0)
+    bags.absorb()
+    torch.testing.assert_close(table.norm(dim=1), before.norm(dim=1))
+    assert (table[RARE, PLACES.words].norm() / before[RARE, PLACES.words].norm()) > 1
+    others = (PLACES.meaning, PLACES.word_meaning, PLACES.code, PLACES.cls, PLACES.sep)
+    assert all(torch.equal(table[:, part], before[:, part]) for part in others)
 
 
 def test_parts_without_a_task_can_still_learn(started: Started) -> None:

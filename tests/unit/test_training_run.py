@@ -18,7 +18,7 @@ from listcon_eval.training import Outcome, Settings, plot, train
 from listcon_eval.training.lists import training_data
 from listcon_eval.training.log import read_log
 from listcon_eval.training.start import start_from
-from listcon_eval.training.words import Places
+from listcon_eval.training.words import Places, WordBags
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def matching(lessons: Path, **changes: Any) -> Settings:  # noqa: ANN401 - any s
     return settings(lessons, **{**given, "contrastive_epochs": 2, "stage_1_epochs": 0, **changes})
 
 
-def test_beside_matched_words_stage_0_trains_the_words_meaning_alone(lessons: Path) -> None:
+def test_beside_matched_words_stage_0_trains_what_words_mean_and_how_much_they_count(lessons: Path) -> None:
     given = matching(lessons, pseudo_queries=1.0, token_dropout=0.2, hard_negatives=1)
     table = "encoder.embeddings.word_embeddings.weight"
     trained, _ = changed(given)
@@ -113,8 +113,37 @@ def test_beside_matched_words_stage_0_trains_the_words_meaning_alone(lessons: Pa
     texts = training_data(local_task(lessons).candidate_lists()).texts
     before = start_from(given, texts).model.state_dict()[table]
     after = load_checkpoint(given.output / "last").model.state_dict()[table]
-    columns = torch.arange(256)[Places.of(256, 2, 16).word_meaning]
-    assert set((before != after).any(dim=0).nonzero().flatten().tolist()) == set(columns.tolist())
+    places = Places.of(256, 2, 16)
+    for same in (places.code, places.cls, places.sep, places.meaning):
+        assert torch.equal(before[:, same], after[:, same])
+    assert not torch.equal(before[:, places.word_meaning], after[:, places.word_meaning])
+    torch.testing.assert_close(after.norm(dim=1), before.norm(dim=1))
+    counted = before[:, places.words].norm(dim=1) > 0
+    words, learnt = before[counted, places.words], after[counted, places.words]
+    along = torch.cosine_similarity(words, learnt)
+    torch.testing.assert_close(along, torch.ones_like(along))
+    by = learnt.norm(dim=1) / words.norm(dim=1)
+    assert by.min() < 0.999
+    assert by.max() > 1.001
+
+
+def test_a_run_that_matches_words_goes_on_where_it_was_left(lessons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = {"contrastive_batch": 5, "save_every": 2}  # three steps an epoch
+    whole = load_checkpoint(run(matching(lessons, **some)).last).model.state_dict()
+    torn = matching(lessons, output=lessons.parent / "torn", **some)
+    absorb, steps = WordBags.absorb, []
+
+    def interrupted(bags: WordBags) -> None:
+        steps.append(bags)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        absorb(bags)
+
+    monkeypatch.setattr(WordBags, "absorb", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(torn)
+    again = load_checkpoint(run(matching(lessons, output=torn.output, **some, resume=True)).last).model.state_dict()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_a_run_that_matches_words_keeps_its_best_checkpoint_from_stage_0_on(lessons: Path) -> None:
