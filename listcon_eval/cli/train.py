@@ -266,11 +266,13 @@ def train(
 
 def _times(given: list[str]) -> dict[str, int]:
     """What `--repeat BEGINNING=TIMES` says."""
-    times = {}
+    times: dict[str, int] = {}
     for one in given:
         beginning, _, count = one.rpartition("=")
         if not beginning or not count.isdecimal():
             raise ListconError(f"--repeat is {one!r}: give how query ids begin, '=' and a number: law:=4")
+        if beginning in times:
+            raise ListconError(f"--repeat is given twice for {beginning!r}, the second time as {one!r}: give it once")
         times[beginning] = int(count)
     return times
 

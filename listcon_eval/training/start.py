@@ -83,6 +83,7 @@ def _from_encoder(settings: Settings, path_or_id: str) -> Start:
             f"tokenizer of at most {encoder.config.vocab_size}, the encoder's, is needed"
         )
     model = _new_model(settings, encoder.config)
+    start_lists(model)
     model.encoder.load_state_dict(encoder.state_dict())
     return Start(model, tokenizer)
 
@@ -103,6 +104,7 @@ def _from_nothing(settings: Settings, path: Path, texts: Sequence[str]) -> Start
     if meaning is None:
         model = _new_model(settings, config)
         start_encoder(model, documents, len(texts))
+        start_lists(model)
         return Start(model, tokenizer)
     places = Places.of(config.hidden_size, config.num_attention_heads, meaning)
     model = _new_model(replace(settings, meaning_width=None, list_width=places.list_width), config)
@@ -157,5 +159,4 @@ def _new_model(settings: Settings, encoder: BertConfig) -> ListConModel:
         model = ListConModel(config)
     except ValueError as error:
         raise ListconError(f"list_width: {error}") from error
-    start_lists(model)
     return model

@@ -145,7 +145,9 @@ class WordBags:
 
     def _words(self, tokens: Tensor, starts: Tensor, saturated: Tensor) -> Tensor:
         table = self._table.detach()[:, self._places.words] / SCALE
-        return _sums(table, tokens, starts, saturated * (_FASTER * self.gains[tokens]).exp())
+        # A look-up, because its gradient is summed in one order; indexing's is not on several threads.
+        gains = functional.embedding(tokens, self.gains[:, None]).squeeze(1)
+        return _sums(table, tokens, starts, saturated * (_FASTER * gains).exp())
 
     def _counted(self, rows: TokenRows, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Distinct tokens of all texts, where each text's start, their counts, and those saturated."""

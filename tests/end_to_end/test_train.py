@@ -108,6 +108,7 @@ def test_the_checkpoint_is_one_that_run_takes(tmp_path: Path) -> None:
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--model", "./nowhere"], "2 starting points were given"),
         (["--repeat", "law"], "--repeat is 'law'"),
+        (["--repeat", "q=2", "--repeat", "q=3"], "--repeat is given twice for 'q'"),
         (["--repeat", "q=0"], "are to come 0 times an epoch"),
         (["--repeat", "law:=2"], "no training list has a query id that begins with 'law:'"),
         (["--autocast", "bf16"], "autocast bf16 was asked for on the CPU"),
