@@ -39,7 +39,6 @@ from listcon_eval.training.words import (
     CODE,
     CODE_SHARE,
     ELSEWHERE,
-    FILL,
     GAIN,
     LONG,
     MARK,
@@ -49,6 +48,7 @@ from listcon_eval.training.words import (
     Places,
     WordBags,
     count_words,
+    filling,
     signs,
 )
 
@@ -110,8 +110,7 @@ def _start_embeddings(
     made[:, places.words] = _WORD_SHARE * torch.from_numpy(rarity)[:, None] * directions
     for part, share in ((places.code, CODE_SHARE), (places.word_meaning, _MEANING_SHARE)):
         made[:, part] = share * of_length_1(torch.randn_like(made[:, part]))
-    rest = (1 - made.square().sum(dim=1, keepdim=True)).sqrt()  # (V, 1)
-    made[:, places.fill] = rest * signs(FILL) / math.sqrt(FILL)
+    made[:, places.fill] = filling((1 - made.square().sum(dim=1)).sqrt())
     for token, mark in ((tokenizer.cls_token_id, places.cls), (tokenizer.sep_token_id, places.sep)):
         made[token] = 0
         made[token, mark] = signs(MARK) / math.sqrt(MARK)

@@ -123,9 +123,9 @@ class ListObjective:
         )
 
 
-def rows_of(matrix: Tensor, indices: NDArray[np.int64]) -> Tensor:
+def rows_of(matrix: Tensor, indices: NDArray[np.int64] | Tensor) -> Tensor:
     """Rows of a matrix, (*indices.shape, width).
 
     An embedding look-up, because its gradient is summed in one order; indexing's is not on several threads.
     """
-    return functional.embedding(torch.from_numpy(indices).to(matrix.device), matrix)
+    return functional.embedding(torch.as_tensor(indices, device=matrix.device), matrix)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from listcon_eval.errors import ListconError
 from listcon_eval.model import ListConModel
+from listcon_eval.training.objectives import rows_of
 from listcon_eval.training.tokens import TokenRows
 
 CODE = 64  # numbers of a word's code
@@ -26,7 +27,7 @@ CODE_SHARE = math.sqrt(0.1)  # of an embedding whose length is 1
 # Attention on a repetition and on the marks, beside 1 for another word; and how much longer repetitions make a code.
 SAME, ELSEWHERE, GAIN = 60.0, 3000.0, 300.0
 MEANING_WEIGHT = 0.36  # of the cosine of two meanings, beside the words that two texts share
-LEARNING_WEIGHT = 0.14  # of it in training: a meaning that counts less there learns to say more
+LEARNING_WEIGHT = 0.14  # the same in training: a meaning that counts less there learns to say more
 LONG = 1000.0  # tokens of a passage that counts half: the longer, the more words are there by chance
 _FASTER = 5.0  # than the meaning learn the words' weights, by the same learning rate
 _ROOM = 0.95  # of what code and meaning leave of an embedding's length, a word may take
@@ -141,12 +142,11 @@ class WordBags:
         self.gains.zero_()
         words.mul_((_ROOM * room.sqrt() / words.norm(dim=1)).nan_to_num(1.0).clamp(max=1)[:, None])
         rest = (room - words.square().sum(dim=1)).clamp(min=0).sqrt()
-        fill.copy_(rest[:, None] * signs(FILL).to(rest) / math.sqrt(FILL))
+        fill.copy_(filling(rest))
 
     def _words(self, tokens: Tensor, starts: Tensor, saturated: Tensor) -> Tensor:
         table = self._table.detach()[:, self._places.words] / SCALE
-        # A look-up, because its gradient is summed in one order; indexing's is not on several threads.
-        gains = functional.embedding(tokens, self.gains[:, None]).squeeze(1)
+        gains = rows_of(self.gains[:, None], tokens).squeeze(1)
         return _sums(table, tokens, starts, saturated * (_FASTER * gains).exp())
 
     def _counted(self, rows: TokenRows, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -185,6 +185,11 @@ def count_words(rows: TokenRows, indices: NDArray[np.int64]) -> WordCounts:
 def signs(count: int) -> Tensor:
     """1, -1, 1, ... : their sum is 0."""
     return torch.tensor([1.0, -1.0]).repeat(count // 2)
+
+
+def filling(lengths: Tensor) -> Tensor:
+    """What fills embeddings up: numbers of mean 0, each row as long as is asked for, (V,) -> (V, FILL)."""
+    return lengths[:, None] * signs(FILL).to(lengths) / math.sqrt(FILL)
 
 
 def _sums(table: Tensor, tokens: Tensor, starts: Tensor, weights: Tensor) -> Tensor:

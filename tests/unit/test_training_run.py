@@ -53,10 +53,14 @@ def run(given: Settings) -> Outcome:
     return train(given)
 
 
+def beginning(given: Settings) -> dict[str, torch.Tensor]:
+    """The weights that a run starts from."""
+    return start_from(given, training_data(local_task(given.data).candidate_lists()).texts).model.state_dict()
+
+
 def changed(given: Settings) -> tuple[set[str], set[str]]:
     """The names of the weights that a run changes, and of those it leaves bit-identical."""
-    texts = training_data(local_task(given.data).candidate_lists()).texts
-    before = start_from(given, texts).model.state_dict()
+    before = beginning(given)
     after = load_checkpoint(run(given).last).model.state_dict()
     same = {name for name, value in before.items() if torch.equal(value, after[name])}
     return set(before) - same, same
@@ -110,8 +114,7 @@ def test_beside_matched_words_stage_0_trains_what_words_mean_and_how_much_they_c
     table = "encoder.embeddings.word_embeddings.weight"
     trained, _ = changed(given)
     assert trained == {table}
-    texts = training_data(local_task(lessons).candidate_lists()).texts
-    before = start_from(given, texts).model.state_dict()[table]
+    before = beginning(given)[table]
     after = load_checkpoint(given.output / "last").model.state_dict()[table]
     places = Places.of(256, 2, 16)
     for same in (places.code, places.cls, places.sep, places.meaning):
