@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import BertConfig, PreTrainedTokenizerFast
 
-from listcon_eval.benchmark.models import wordpiece_tokenizer
 from listcon_eval.model import ListConConfig, ListConModel, save_checkpoint
+from listcon_eval.speed.models import wordpiece_tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # The common Chinese characters of Unicode's basic block by frequency would need a list; every second one will do here.
@@ -95,7 +95,7 @@ def gate_model() -> ListConModel:
     transformer alike; a passage without any such feature has exactly the score of every other one without. So the
     query's row, its tag, padding and ties all decide about ranks, as they do not in `random_model`.
     """
-    from listcon_eval.tasks import mini_task
+    from listcon_eval.data import mini_task
 
     tokenizer = bert_tokenizer()
     model = random_model(vocab_size=len(tokenizer))

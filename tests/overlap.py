@@ -6,10 +6,10 @@ It is written as every kind of system is, with the mode "pointwise" and its kind
 import math
 from pathlib import Path
 
-from listcon_eval.measures import cmteb, mteb_protocol
+from listcon_eval.data import Task
+from listcon_eval.metrics import cmteb, mteb_protocol
 from listcon_eval.records import NO_PRECISION, POINTWISE, ScoredList
-from listcon_eval.runs import RunRecord, write_run
-from listcon_eval.tasks import Task
+from listcon_eval.results import RunRecord, write_run
 
 
 def write_overlap_run(output: Path, task: Task, *, model: str = "local/char-pairs", kind: str = "bm25") -> RunRecord:

@@ -90,7 +90,7 @@ def bench(
         raise ListconError("--model and --random both name a model: leave one of them out")
     if profile is not None and len(data or shape or ()) != 1:
         raise ListconError("--profile traces one workload: give a single --shape or --data")
-    from listcon_eval.benchmark import (
+    from listcon_eval.speed import (
         Settings,
         as_text,
         markdown_with,
@@ -157,7 +157,7 @@ def _checkpoint(model: str | None, size: str, seed: int) -> Iterator[tuple[str, 
     if model is not None:
         yield model, Path(model).name
         return
-    from listcon_eval.benchmark import SIZES, write_random_checkpoint
+    from listcon_eval.speed import SIZES, write_random_checkpoint
 
     with tempfile.TemporaryDirectory(prefix="listcon-bench-") as folder:
         place = write_random_checkpoint(size, Path(folder) / size, seed=seed)

@@ -49,8 +49,8 @@ def check(
 
       listcon-eval check --baseline yesterday/results --current today/results --significant --format markdown
     """
-    from listcon_eval import gates
-    from listcon_eval.gates.render import as_junit, as_text
+    from listcon_eval import regression as gates
+    from listcon_eval.regression.render import as_junit, as_text
 
     tolerances = gates.Tolerances.parse(tolerance or ())
     runs = gates.baseline_of(current)

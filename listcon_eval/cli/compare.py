@@ -58,9 +58,9 @@ def compare(
 
       listcon-eval compare results/.../T2Reranking other-tool.trec --qrels results/.../T2Reranking/qrels.trec
     """
-    from listcon_eval import comparison
-    from listcon_eval.comparison import render
-    from listcon_eval.measures import Measure
+    from listcon_eval import compare as comparison
+    from listcon_eval.compare import render
+    from listcon_eval.metrics import Measure
 
     compared = comparison.compare(
         comparison.contestants(runs, qrels),
@@ -101,8 +101,8 @@ def show(
 
       listcon-eval show results/.../my-lists --query 7 --data ./my_lists.jsonl.gz --full
     """
-    from listcon_eval.comparison.passages import as_json, as_text, shown_query
-    from listcon_eval.runs import runs_at
+    from listcon_eval.compare.passages import as_json, as_text, shown_query
+    from listcon_eval.results import runs_at
 
     found = runs_at(run)
     if len(found) > 1:

@@ -8,8 +8,8 @@ import typer
 
 from listcon_eval.cli import options
 from listcon_eval.cli.console import ends_well, say, set_up_logging
+from listcon_eval.data import Task
 from listcon_eval.errors import CheckFailedError, ListconError
-from listcon_eval.tasks import Task
 
 
 class Finding(NamedTuple):
@@ -91,7 +91,7 @@ def _versions() -> Iterator[Finding]:
 
 def _device(name: str | None) -> str:
     from listcon_eval.inference.devices import available_devices, choose_device
-    from listcon_eval.runs import device_name
+    from listcon_eval.results import device_name
 
     return f"{device_name(str(choose_device(name)))}; available: {', '.join(available_devices())}"
 

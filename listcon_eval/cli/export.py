@@ -41,7 +41,7 @@ def leaderboard(
 
       listcon-eval export leaderboard results/org__model --output submission --trained-on T2Reranking,MMarcoReranking
     """
-    from listcon_eval.submission import chosen_runs, export_leaderboard
+    from listcon_eval.publish import chosen_runs, export_leaderboard
 
     exported = export_leaderboard(chosen_runs(runs, mode), output, training_data=_names(trained_on))
     for remark in exported.remarks:
@@ -75,8 +75,8 @@ def model_card(
 
       listcon-eval export model-card results --readme ./my-model/README.md
     """
-    from listcon_eval.submission import chosen_runs, model_index, update_readme
-    from listcon_eval.submission.model_card import front_matter_block
+    from listcon_eval.publish import chosen_runs, model_index, update_readme
+    from listcon_eval.publish.model_card import front_matter_block
 
     records = chosen_runs(runs, mode)
     if readme is None:

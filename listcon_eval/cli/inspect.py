@@ -51,12 +51,12 @@ def table(
 
       listcon-eval table --published --readme README.md
     """
-    from listcon_eval.measures import Measure
-    from listcon_eval.reports import comparison, styles
-    from listcon_eval.reports.block import markdown_block, update_block
-    from listcon_eval.reports.published import MAP
-    from listcon_eval.runs import find_runs, results_folder
-    from listcon_eval.tasks import OFFICIAL
+    from listcon_eval.data import OFFICIAL
+    from listcon_eval.metrics import Measure
+    from listcon_eval.report import comparison, styles
+    from listcon_eval.report.block import markdown_block, update_block
+    from listcon_eval.report.published import MAP
+    from listcon_eval.results import find_runs, results_folder
 
     wanted = Measure.parse(measure)
     if published and wanted != MAP:
@@ -96,7 +96,7 @@ def tasks(style: Style = "terminal") -> None:
 
       listcon-eval tasks --format markdown
     """
-    from listcon_eval.tasks import MINI, list_tasks, mini_task
+    from listcon_eval.data import MINI, list_tasks, mini_task
 
     headers = ("Task", "Also known as", "Split", "Data set", "Queries", "Documents", "Candidates a query")
     rows = [

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from listcon_eval.data import OFFICIAL, Task, local_task, mini_names, mini_task, official_task
 from listcon_eval.errors import ListconError
-from listcon_eval.kinds.registry import KINDS
 from listcon_eval.records import Precision
-from listcon_eval.tasks import OFFICIAL, Task, local_task, mini_names, mini_task, official_task
+from listcon_eval.systems.registry import KINDS
 
 Tasks = Annotated[
     str | None,

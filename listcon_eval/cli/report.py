@@ -64,20 +64,20 @@ def report(
 
       listcon-eval report results bm25.trec --before bm25 --plots figures
     """
-    from listcon_eval.reports.page import check_installed
+    from listcon_eval.report.page import check_installed
 
     check_installed()
     set_up_logging(quiet)
-    from listcon_eval import reports
-    from listcon_eval.comparison import contestants
+    from listcon_eval import report as reports
+    from listcon_eval.compare import contestants
+    from listcon_eval.data import OFFICIAL
     from listcon_eval.files import write_text
-    from listcon_eval.measures import Measure
-    from listcon_eval.reports.material import gather, records_of
-    from listcon_eval.reports.page import TaskPage, page
-    from listcon_eval.reports.plots import write_plots
-    from listcon_eval.reports.queries import queries_of
-    from listcon_eval.reports.sections import sections
-    from listcon_eval.tasks import OFFICIAL
+    from listcon_eval.metrics import Measure
+    from listcon_eval.report.material import gather, records_of
+    from listcon_eval.report.page import TaskPage, page
+    from listcon_eval.report.plots import write_plots
+    from listcon_eval.report.queries import queries_of
+    from listcon_eval.report.sections import sections
 
     if output.is_dir():
         raise ListconError(f"{output} is a folder; give the name of the page, such as {output / 'report.html'}")

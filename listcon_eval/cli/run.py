@@ -9,9 +9,9 @@ import typer
 from listcon_eval.cli import options
 from listcon_eval.cli.console import ends_well, notes, progress_shown, say, set_up_logging
 from listcon_eval.errors import CheckFailedError
-from listcon_eval.evaluation import Request, evaluate
+from listcon_eval.evaluate import Request, evaluate
 from listcon_eval.records import Mode
-from listcon_eval.runs import RunRecord
+from listcon_eval.results import RunRecord
 
 RESULTS = Path("results")
 
@@ -143,10 +143,10 @@ def _note(text: str) -> None:
 
 
 def _print_summary(records: Sequence[RunRecord]) -> None:
-    from listcon_eval.measures import Measure
-    from listcon_eval.reports import comparison
-    from listcon_eval.reports.table import MAP
-    from listcon_eval.tasks import OFFICIAL
+    from listcon_eval.data import OFFICIAL
+    from listcon_eval.metrics import Measure
+    from listcon_eval.report import comparison
+    from listcon_eval.report.table import MAP
 
     for measure in (MAP, Measure("mteb", "map_at_1000")):
         for table in comparison(records, measure=measure, official_order=[task.name for task in OFFICIAL]):

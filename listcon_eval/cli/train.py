@@ -12,11 +12,11 @@ from listcon_eval.cli.console import bars_shown, ends_well, notes, say, set_up_l
 from listcon_eval.errors import ListconError
 from listcon_eval.progress import Progress as Report
 from listcon_eval.records import Mode
-from listcon_eval.training import Settings
-from listcon_eval.training.settings import Autocast
+from listcon_eval.train import Settings
+from listcon_eval.train.settings import Autocast
 
 if TYPE_CHECKING:
-    from listcon_eval.training.trainer import StepReport
+    from listcon_eval.train.trainer import StepReport
 
 _UNITS = {"tokenise": "tokenising texts", "encode": "encoding texts"}
 
@@ -245,7 +245,7 @@ def train(
         save_every=save_every,
         resume=resume,
     )
-    from listcon_eval.training import train as train_model
+    from listcon_eval.train import train as train_model
 
     set_up_logging(quiet)
     eval_tasks = options.chosen_tasks(None, eval_data) if eval_data else []

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from mteb import TaskResult
 
-from listcon_eval.evaluation import Request, evaluate
+from listcon_eval.data import local_task
+from listcon_eval.evaluate import Request, evaluate
 from listcon_eval.inference.budgets import Budgets
-from listcon_eval.tasks import local_task
 
 FILES = ("run.jsonl", "run.trec", "qrels.trec", "per_query.jsonl", "metrics.json")
 

@@ -8,12 +8,12 @@ from typer.testing import CliRunner, Result
 
 from end_to_end.test_run import folders, write_lists
 from listcon_eval.cli.app import app
-from listcon_eval.comparison.passages import shown_query
+from listcon_eval.compare.passages import shown_query
+from listcon_eval.data import local_task, mini_task
 from listcon_eval.errors import ListconError
-from listcon_eval.evaluation import Request, evaluate
+from listcon_eval.evaluate import Request, evaluate
 from listcon_eval.records import MODES
-from listcon_eval.runs import read_rankings, read_run
-from listcon_eval.tasks import local_task, mini_task
+from listcon_eval.results import read_rankings, read_run
 
 
 @pytest.fixture(scope="module")

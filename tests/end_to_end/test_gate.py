@@ -11,10 +11,10 @@ import torch
 from checkpoints import write_gate_checkpoint
 from end_to_end.test_run import listcon_eval
 from faults import FAULTS, Fault
-from listcon_eval.evaluation import Request, evaluate
-from listcon_eval.gates import Baseline, Verdict, baseline_of, check, read_baseline, write_baseline
+from listcon_eval.data import MINI, mini_task
+from listcon_eval.evaluate import Request, evaluate
 from listcon_eval.records import MODES
-from listcon_eval.tasks import MINI, mini_task
+from listcon_eval.regression import Baseline, Verdict, baseline_of, check, read_baseline, write_baseline
 
 BASELINE = Path(__file__).resolve().parents[2] / "results" / "mini-baseline.json"
 

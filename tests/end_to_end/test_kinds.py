@@ -14,10 +14,10 @@ from typer.testing import CliRunner, Result
 
 from end_to_end.test_run import check_every_number, listcon_eval, read_json, read_jsonl
 from listcon_eval.cli.app import app
-from listcon_eval.evaluation import Request, evaluate
+from listcon_eval.data import local_task
+from listcon_eval.evaluate import Request, evaluate
 from listcon_eval.inference.budgets import Budgets
-from listcon_eval.runs import Work
-from listcon_eval.tasks import local_task
+from listcon_eval.results import Work
 from systems import write_chat_classifier, write_cross_encoder, write_embedding
 from texts import random_list
 

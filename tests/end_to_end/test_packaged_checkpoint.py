@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from listcon_eval import ListConRanker
-from listcon_eval.measures import cmteb
+from listcon_eval.data import Task, local_task, mini_names, mini_task
+from listcon_eval.metrics import cmteb
 from listcon_eval.model import MINI
 from listcon_eval.records import MODES, Mode, ScoredList
-from listcon_eval.tasks import Task, local_task, mini_names, mini_task
 
 CARD = Path(__file__).resolve().parents[2] / "listcon_eval" / "model" / "mini" / "README.md"
 

@@ -15,10 +15,10 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from browser import CHROMIUM, DRIVER, chromium, log, requests, set_width
 from end_to_end.test_compare_and_show import listcon_eval
-from listcon_eval.evaluation import Request, evaluate
+from listcon_eval.data import local_task, mini_task
+from listcon_eval.evaluate import Request, evaluate
 from listcon_eval.records import MODES
-from listcon_eval.runs import find_runs
-from listcon_eval.tasks import local_task, mini_task
+from listcon_eval.results import find_runs
 from overlap import write_overlap_run
 from texts import random_list
 

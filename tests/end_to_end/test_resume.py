@@ -109,7 +109,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_no_hindrance(
     checkpoint_folder: Path, data: Path, tmp_path: Path
 ) -> None:
     holder = (
-        "import sys, time; from pathlib import Path; from listcon_eval.runs import at_work\n"
+        "import sys, time; from pathlib import Path; from listcon_eval.results import at_work\n"
         "with at_work(Path(sys.argv[1]), 'task', 'k' * 64, fresh=False):\n"
         "    print('here', flush=True); time.sleep(600)"
     )

@@ -10,10 +10,10 @@ from datasets import Dataset
 from mteb.models import CrossEncoderProtocol, SearchProtocol
 
 from listcon_eval import ListConRanker
-from listcon_eval.adapters.mteb import ListConSearch
+from listcon_eval.data import local_task
 from listcon_eval.errors import ListconError
+from listcon_eval.mteb_adapter import ListConSearch
 from listcon_eval.records import PRECISIONS
-from listcon_eval.tasks import local_task
 from texts import random_list
 
 SIZES = {"one": 1, "two": 2, "long": 1002, "short": 25}

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from listcon_eval import ListConRanker
-from listcon_eval.benchmark import (
+from listcon_eval.errors import ListconError
+from listcon_eval.inference.memory import forget_peaks, host_peak
+from listcon_eval.speed import (
     SIZES,
     Measurement,
     Settings,
@@ -24,15 +26,13 @@ from listcon_eval.benchmark import (
     synthetic_workload,
     write_random_checkpoint,
 )
-from listcon_eval.benchmark.agreement import compare_rankings, reversed_gap
-from listcon_eval.benchmark.machine import matrix_product_ceiling
-from listcon_eval.benchmark.models import character_tokenizer
-from listcon_eval.benchmark.profiling import covered_share
-from listcon_eval.benchmark.published import PublishedProcedure
-from listcon_eval.benchmark.records import Agreement, EncoderSpeed, Timing
-from listcon_eval.benchmark.workload import Workload
-from listcon_eval.errors import ListconError
-from listcon_eval.inference.memory import forget_peaks, host_peak
+from listcon_eval.speed.agreement import compare_rankings, reversed_gap
+from listcon_eval.speed.machine import matrix_product_ceiling
+from listcon_eval.speed.models import character_tokenizer
+from listcon_eval.speed.profiling import covered_share
+from listcon_eval.speed.published import PublishedProcedure
+from listcon_eval.speed.records import Agreement, EncoderSpeed, Timing
+from listcon_eval.speed.workload import Workload
 from reference.oracle import Oracle
 from texts import random_list
 

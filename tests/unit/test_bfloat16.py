@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from listcon_eval import ListConRanker
-from listcon_eval.benchmark import Settings, measure
-from listcon_eval.benchmark.workload import Workload
 from listcon_eval.inference import ranker as module
 from listcon_eval.inference.devices import bfloat16_is_slow
+from listcon_eval.speed import Settings, measure
+from listcon_eval.speed.workload import Workload
 from texts import random_list
 
 LISTS = [random_list(size, seed=size) for size in (3, 40)]

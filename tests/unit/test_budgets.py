@@ -13,13 +13,13 @@ import torch
 
 from checkpoints import random_model
 from listcon_eval import ListConRanker
-from listcon_eval.benchmark import SIZES
-from listcon_eval.benchmark.models import random_model as named_model
 from listcon_eval.cli.options import size_of
 from listcon_eval.errors import ListconError
 from listcon_eval.inference.budgets import Budgets
 from listcon_eval.inference.features import FeatureStore
 from listcon_eval.inference.memory import host_now, host_peak, in_words
+from listcon_eval.speed import SIZES
+from listcon_eval.speed.models import random_model as named_model
 from texts import random_list
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -148,7 +148,7 @@ def test_lists_over_many_chunks_and_groups(ranker: ListConRanker) -> None:
 
 PROGRAM = """
 import json, sys
-from listcon_eval.benchmark import shape_named, synthetic_workload
+from listcon_eval.speed import shape_named, synthetic_workload
 from listcon_eval.inference import ListConRanker
 from listcon_eval.inference.memory import host_peak
 ranker = ListConRanker.from_pretrained(sys.argv[1], device="cpu", precision="precise", memory=int(sys.argv[2]))

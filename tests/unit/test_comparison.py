@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, permutation_test
 
-from listcon_eval.comparison import Contestant, TaskRun, compare, contestants
-from listcon_eval.comparison.render import as_json, as_latex, as_text, means_table
-from listcon_eval.comparison.statistics import count_wins, holm, mean_interval, randomisation_test
+from listcon_eval.compare import Contestant, TaskRun, compare, contestants
+from listcon_eval.compare.render import as_json, as_latex, as_text, means_table
+from listcon_eval.compare.statistics import count_wins, holm, mean_interval, randomisation_test
 from listcon_eval.errors import ListconError
-from listcon_eval.measures import Measure
-from listcon_eval.runs import RankedQuery
+from listcon_eval.metrics import Measure
+from listcon_eval.results import RankedQuery
 
 MAP, MAP_1000 = Measure("cmteb", "map"), Measure("mteb", "map_at_1000")
 RNG = np.random.default_rng

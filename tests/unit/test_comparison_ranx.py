@@ -7,8 +7,8 @@ ranx needs numba, too much for a test's sake: its answers are written down. They
 import numpy as np
 import pytest
 
-from listcon_eval.comparison.statistics import count_wins, randomisation_test
-from listcon_eval.measures import mteb_protocol
+from listcon_eval.compare.statistics import count_wins, randomisation_test
+from listcon_eval.metrics import mteb_protocol
 
 MEANS = {"map_at_1000": (0.52513, 0.49349), "mrr_at_10": (0.76311, 0.73290), "ndcg_at_10": (0.58239, 0.55340)}
 P_VALUES = {"map_at_1000": 0.1695, "mrr_at_10": 0.4368, "ndcg_at_10": 0.2579}

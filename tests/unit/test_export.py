@@ -13,18 +13,18 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from mteb import ResultCache
 
+from listcon_eval.data import Task, resolve_official
+from listcon_eval.data.parts import Document, Parts
+from listcon_eval.data.task import fill
 from listcon_eval.errors import ListconError
-from listcon_eval.evaluation import Request, evaluate
+from listcon_eval.evaluate import Request, evaluate
 from listcon_eval.inference import ranker as ranker_module
-from listcon_eval.kinds import detection
 from listcon_eval.model import load_checkpoint
 from listcon_eval.model.sources import Source
+from listcon_eval.publish import chosen_runs, export_leaderboard, model_index, update_readme
 from listcon_eval.records import MODES
-from listcon_eval.runs import RunRecord
-from listcon_eval.submission import chosen_runs, export_leaderboard, model_index, update_readme
-from listcon_eval.tasks import Task, resolve_official
-from listcon_eval.tasks.parts import Document, Parts
-from listcon_eval.tasks.task import fill
+from listcon_eval.results import RunRecord
+from listcon_eval.systems import detection
 from texts import random_text
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -104,7 +104,7 @@ def test_training_data_is_declared_and_overlap_said(official: Path, tmp_path: Pa
 
 
 def test_a_difference_from_what_is_published_is_said(official: Path, tmp_path: Path) -> None:
-    from listcon_eval.submission.leaderboard import _remarks
+    from listcon_eval.publish.leaderboard import _remarks
 
     records = chosen_runs([official], "iterative")
     published = [dataclasses.replace(record, model="ByteDance/ListConRanker") for record in records]

@@ -7,7 +7,7 @@ import pytest
 
 from listcon_eval.errors import ListconError
 from listcon_eval.files import check_writable, sha256_of, write_json, write_jsonl, write_text
-from listcon_eval.runs.layout import find_runs, read_run, results_folder
+from listcon_eval.results.layout import find_runs, read_run, results_folder
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from listcon_eval.comparison.statistics import holm, randomisation_test
+from listcon_eval.compare.statistics import holm, randomisation_test
 from listcon_eval.errors import ListconError
-from listcon_eval.gates import Baseline, Tolerances, check, read_baseline, write_baseline
-from listcon_eval.gates.baseline import Entry, Key
-from listcon_eval.gates.render import as_junit, as_text
+from listcon_eval.regression import Baseline, Tolerances, check, read_baseline, write_baseline
+from listcon_eval.regression.baseline import Entry, Key
+from listcon_eval.regression.render import as_junit, as_text
 
 GOOD = (0.5, 0.6, 0.7, 0.8)
 MEASURES = ("cmteb:map", "mteb:map_at_1000")

@@ -16,21 +16,21 @@ from datasets import Dataset
 from transformers import BertConfig, BertModel
 
 from checkpoints import write_layout_2
-from listcon_eval.adapters.mteb import QueriesFailedError, SystemSearch
+from listcon_eval.data import local_task, mini_task
 from listcon_eval.errors import ListconError
-from listcon_eval.evaluation import Request, evaluate
-from listcon_eval.kinds import detection
-from listcon_eval.kinds.bm25 import Bm25, characters
-from listcon_eval.kinds.bounds import Oracle, Random
-from listcon_eval.kinds.detection import identify
-from listcon_eval.kinds.registry import KINDS, load_system, system_class
-from listcon_eval.kinds.run_file import RunFile
-from listcon_eval.kinds.system import Job, Options, System
-from listcon_eval.measures import cmteb
+from listcon_eval.evaluate import Request, evaluate
+from listcon_eval.metrics import cmteb
 from listcon_eval.model.sources import Source
+from listcon_eval.mteb_adapter import QueriesFailedError, SystemSearch
+from listcon_eval.publish import chosen_runs, export_leaderboard, model_index
 from listcon_eval.records import CandidateList, ScoredList
-from listcon_eval.submission import chosen_runs, export_leaderboard, model_index
-from listcon_eval.tasks import local_task, mini_task
+from listcon_eval.systems import detection
+from listcon_eval.systems.bm25 import Bm25, characters
+from listcon_eval.systems.bounds import Oracle, Random
+from listcon_eval.systems.detection import identify
+from listcon_eval.systems.registry import KINDS, load_system, system_class
+from listcon_eval.systems.run_file import RunFile
+from listcon_eval.systems.system import Job, Options, System
 from systems import write_chat_classifier, write_cross_encoder, write_embedding
 from texts import random_list
 

@@ -21,14 +21,14 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
-from listcon_eval.adapters.mteb import SystemSearch
+from listcon_eval.data import Task, local_task
 from listcon_eval.errors import ListconError
-from listcon_eval.kinds.detection import identify
-from listcon_eval.kinds.registry import load_system
-from listcon_eval.kinds.system import Job, Options, System
+from listcon_eval.mteb_adapter import SystemSearch
 from listcon_eval.records import CandidateList
-from listcon_eval.runs import Work
-from listcon_eval.tasks import Task, local_task
+from listcon_eval.results import Work
+from listcon_eval.systems.detection import identify
+from listcon_eval.systems.registry import load_system
+from listcon_eval.systems.system import Job, Options, System
 from systems import write_chat_classifier, write_cross_encoder, write_embedding
 from texts import random_list
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listcon_eval.errors import ListconError
-from listcon_eval.measures import CMTEB_MEASURES, cmteb
+from listcon_eval.metrics import CMTEB_MEASURES, cmteb
 from listcon_eval.records import CandidateList, ScoredList
 
 # distinct whole scores far from float limits: no ties before or after a monotone transform

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from listcon_eval.errors import ListconError
-from listcon_eval.measures import MTEB_MEASURES, mteb_protocol
+from listcon_eval.metrics import MTEB_MEASURES, mteb_protocol
 from listcon_eval.records import ScoredList
 
 QRELS = {"a": {"x": 1, "y": 0}, "b": {"x": 0, "y": 2}, "c": {"x": 1}}

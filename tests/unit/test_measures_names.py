@@ -1,7 +1,7 @@
 import pytest
 
 from listcon_eval.errors import ListconError
-from listcon_eval.measures import CMTEB_MEASURES, MTEB_MEASURES, Measure
+from listcon_eval.metrics import CMTEB_MEASURES, MTEB_MEASURES, Measure
 
 
 def test_text_of_a_measure_is_read_back_as_that_measure() -> None:

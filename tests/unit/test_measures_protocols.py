@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from listcon_eval.measures import cmteb, mteb_protocol
+from listcon_eval.metrics import cmteb, mteb_protocol
 
 
 def _one_relevant(rank: int, length: int) -> list[bool]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import build_mini_benchmark as build
 import pytest
-
-from listcon_eval.tasks.mini import build
-from listcon_eval.tasks.mini.build import HERE, TASKS, Row, read_passages, read_queries, render
+from build_mini_benchmark import HERE, TASKS, Row, read_passages, read_queries, render
 
 NAMES = [task.name for task in TASKS]
 

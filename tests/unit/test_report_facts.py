@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from listcon_eval.comparison import Contestant, TaskRun
+from listcon_eval.compare import Contestant, TaskRun
 from listcon_eval.errors import ListconError
-from listcon_eval.reports import facts
-from listcon_eval.reports.material import TaskMaterial, gather, records_of
-from listcon_eval.reports.queries import LONGEST_TEXT, queries_of
-from listcon_eval.runs import RankedQuery, RunRecord
+from listcon_eval.report import facts
+from listcon_eval.report.material import TaskMaterial, gather, records_of
+from listcon_eval.report.queries import LONGEST_TEXT, queries_of
+from listcon_eval.results import RankedQuery, RunRecord
 
 Row = tuple[Sequence[float], Sequence[int], Sequence[int]]
 """One query: scores, rounds and judgements of its candidates."""

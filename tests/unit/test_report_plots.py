@@ -11,14 +11,14 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from listcon_eval.comparison import Contestant
+from listcon_eval.compare import Contestant
 from listcon_eval.errors import ListconError
-from listcon_eval.reports import fonts, page
-from listcon_eval.reports import material as material_room
-from listcon_eval.reports.figures import INK, PALETTE, drawing
-from listcon_eval.reports.page import check_installed, embedded_json
-from listcon_eval.reports.plots import file_names, inline_svg, write_plots
-from listcon_eval.reports.sections import Section, sections
+from listcon_eval.report import fonts, page
+from listcon_eval.report import material as material_room
+from listcon_eval.report.figures import INK, PALETTE, drawing
+from listcon_eval.report.page import check_installed, embedded_json
+from listcon_eval.report.plots import file_names, inline_svg, write_plots
+from listcon_eval.report.sections import Section, sections
 from unit.test_report_facts import both_modes, contestant, material
 
 HOSTILE = '</script><script>alert(1)</script> $x$ _a "#0b6fa4" url(#b)'

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from listcon_eval.errors import ListconError
-from listcon_eval.measures import Measure
+from listcon_eval.metrics import Measure
 from listcon_eval.records import NO_PRECISION
-from listcon_eval.reports import Table, comparison
-from listcon_eval.reports.block import has_block, markdown_block, update_block, with_block
-from listcon_eval.reports.page import page
-from listcon_eval.reports.published import published_key
-from listcon_eval.reports.styles import as_csv, as_json, as_latex, as_text
-from listcon_eval.runs import RunRecord
+from listcon_eval.report import Table, comparison
+from listcon_eval.report.block import has_block, markdown_block, update_block, with_block
+from listcon_eval.report.page import page
+from listcon_eval.report.published import published_key
+from listcon_eval.report.styles import as_csv, as_json, as_latex, as_text
+from listcon_eval.results import RunRecord
 
 TASKS = ("CMedQAv1-reranking", "CMedQAv2-reranking", "MMarcoReranking", "T2Reranking")
 ITERATIVE = (90.55, 89.38, 43.88, 69.17)

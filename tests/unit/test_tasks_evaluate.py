@@ -10,8 +10,8 @@ from mteb.models import ModelMeta
 from mteb.results import TaskResult
 from mteb.types import CorpusDatasetType, QueryDatasetType, TopRankedDocumentsType
 
-from listcon_eval.measures import MTEB_MEASURES, mteb_protocol
-from listcon_eval.tasks import Task, local_task
+from listcon_eval.data import Task, local_task
+from listcon_eval.metrics import MTEB_MEASURES, mteb_protocol
 
 
 class Playback:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from mteb.abstasks.task_metadata import TaskMetadata
 
+from listcon_eval.data import local_task
 from listcon_eval.errors import ListconError
-from listcon_eval.tasks import local_task
 
 ROWS = [
     {"query": "皮蛋是寒性的食物吗", "positive": ["皮蛋性凉", "是"], "negative": ["月有阴晴圆缺"]},

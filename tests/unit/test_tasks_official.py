@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from listcon_eval.data import OFFICIAL, list_tasks, official_task, resolve_official
 from listcon_eval.errors import ListconError
-from listcon_eval.tasks import OFFICIAL, list_tasks, official_task, resolve_official
 
 T2_REVISION = "a34fe6bc0dff185af1228e49a0f6fb1de1565627"
 
@@ -67,7 +67,7 @@ def test_sizes_of_the_official_tasks() -> None:
 LOAD = """
 import json, time
 from listcon_eval.errors import ListconError
-from listcon_eval.tasks import official_task
+from listcon_eval.data import official_task
 task = official_task("T2Reranking")
 start = time.monotonic()
 try:
@@ -78,7 +78,7 @@ except ListconError as error:
 
 
 def test_importing_the_tasks_is_quick() -> None:
-    code = "import sys, listcon_eval.tasks; print({'mteb', 'datasets', 'torch'} & {*sys.modules})"
+    code = "import sys, listcon_eval.data; print({'mteb', 'datasets', 'torch'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
 

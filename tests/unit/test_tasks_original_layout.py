@@ -11,8 +11,8 @@ import pytest
 from mteb.abstasks.text import reranking
 from mteb.abstasks.text.reranking import AbsTaskReranking
 
+from listcon_eval.data import local_task
 from listcon_eval.errors import ListconError
-from listcon_eval.tasks import local_task
 
 ROWS: list[dict[str, Any]] = [
     {"query": "皮蛋是寒性的食物吗", "positive": [" 皮蛋性凉。", "是的"], "negative": ["月有阴晴圆缺"]},

@@ -7,8 +7,8 @@ import pyarrow.parquet
 import pytest
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalDatasetLoader
 
+from listcon_eval.data import local_task
 from listcon_eval.errors import ListconError
-from listcon_eval.tasks import local_task
 
 Part = list[dict[str, Any]]
 PARTS: dict[str, Part] = {

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from listcon_eval.training.circle_loss import circle_loss
+from listcon_eval.train.circle_loss import circle_loss
 
 Similarity = st.floats(0, 1)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from listcon_eval.training.directions import spread_directions
+from listcon_eval.train.directions import spread_directions
 
 TEXTS, VOCABULARY, WIDTH = 2000, 400, 48
 

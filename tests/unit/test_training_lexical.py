@@ -11,12 +11,12 @@ from transformers import BertConfig
 
 from checkpoints import bert_tokenizer
 from lessons import write_lessons
+from listcon_eval.data import local_task
 from listcon_eval.model import ListConConfig, ListConModel
 from listcon_eval.model.architecture import mean_over_tokens
-from listcon_eval.tasks import local_task
-from listcon_eval.training.lexical import start_encoder, start_lists
-from listcon_eval.training.pooling import Pooling
-from listcon_eval.training.tokens import TokenRows
+from listcon_eval.train.lexical import start_encoder, start_lists
+from listcon_eval.train.pooling import Pooling
+from listcon_eval.train.tokens import TokenRows
 
 WIDTH, COMMON, RARE = 512, 6, 7
 

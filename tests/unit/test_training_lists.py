@@ -5,7 +5,7 @@ import pytest
 
 from listcon_eval.errors import ListconError
 from listcon_eval.records import CandidateList
-from listcon_eval.training.lists import ListSampler, epoch_batches, repeated, set_aside, training_data
+from listcon_eval.train.lists import ListSampler, epoch_batches, repeated, set_aside, training_data
 
 
 def candidates(name: str, positives: int, negatives: int, query: str | None = None) -> CandidateList:

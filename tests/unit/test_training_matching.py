@@ -12,9 +12,9 @@ from transformers import BertConfig
 from checkpoints import bert_tokenizer
 from listcon_eval.errors import ListconError
 from listcon_eval.model import ListConConfig, ListConModel
-from listcon_eval.training.matching import start_matching
-from listcon_eval.training.tokens import TokenRows
-from listcon_eval.training.words import Places, WordBags
+from listcon_eval.train.matching import start_matching
+from listcon_eval.train.tokens import TokenRows
+from listcon_eval.train.words import Places, WordBags
 
 HIDDEN, HEADS, MEANING = 1024, 4, 32
 PLACES = Places.of(HIDDEN, HEADS, MEANING)

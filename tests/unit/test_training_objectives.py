@@ -11,15 +11,15 @@ from torch import Tensor
 
 from checkpoints import bert_tokenizer, random_model
 from lessons import write_lessons
+from listcon_eval.data import local_task
 from listcon_eval.model import ListConModel
 from listcon_eval.progress import no_progress
-from listcon_eval.tasks import local_task
-from listcon_eval.training.lists import ListSampler, TrainingData, training_data
-from listcon_eval.training.objectives import ListObjective
-from listcon_eval.training.pairs import PairObjective, info_nce, normalised_features
-from listcon_eval.training.pooling import Pooling
-from listcon_eval.training.steps import learning_rate, set_mode, set_trained
-from listcon_eval.training.tokens import TokenisedTexts, TokenRows
+from listcon_eval.train.lists import ListSampler, TrainingData, training_data
+from listcon_eval.train.objectives import ListObjective
+from listcon_eval.train.pairs import PairObjective, info_nce, normalised_features
+from listcon_eval.train.pooling import Pooling
+from listcon_eval.train.steps import learning_rate, set_mode, set_trained
+from listcon_eval.train.tokens import TokenisedTexts, TokenRows
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ from transformers import BertModel
 from checkpoints import bert_tokenizer, random_model, write_layout_1, write_layout_2
 from lessons import write_lessons, write_tiny_encoder
 from listcon_eval import ListConRanker
+from listcon_eval.data import local_task
 from listcon_eval.errors import ListconError
 from listcon_eval.model import load_checkpoint
-from listcon_eval.tasks import local_task
-from listcon_eval.training import Outcome, Settings, plot, train
-from listcon_eval.training.lists import training_data
-from listcon_eval.training.log import read_log
-from listcon_eval.training.start import start_from
-from listcon_eval.training.words import Places, WordBags
+from listcon_eval.train import Outcome, Settings, plot, train
+from listcon_eval.train.lists import training_data
+from listcon_eval.train.log import read_log
+from listcon_eval.train.start import start_from
+from listcon_eval.train.words import Places, WordBags
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from listcon_eval.errors import ListconError
-from listcon_eval.training.vocabulary import build_piece_tokenizer, build_tokenizer
+from listcon_eval.train.vocabulary import build_piece_tokenizer, build_tokenizer
 
 TEXTS = ["中文，中国 ABC abc 2009", "中 ab 2001"]
 

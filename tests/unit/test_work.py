@@ -9,7 +9,7 @@ import torch
 
 from listcon_eval import ListConRanker
 from listcon_eval.errors import ListconError
-from listcon_eval.runs import Work, at_work, run_key
+from listcon_eval.results import Work, at_work, run_key
 from texts import random_list
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from listcon_eval.records import CandidateList, ScoredList
-from listcon_eval.reports import comparison
-from listcon_eval.runs import RunRecord, write_run
+from listcon_eval.report import comparison
+from listcon_eval.results import RunRecord, write_run
 
 TASKS = ("CMedQAv1-reranking", "CMedQAv2-reranking", "MMarcoReranking", "T2Reranking")
 

@@ -1,1 +1,0 @@
-"""The ranker in other people's protocols."""

@@ -1,5 +1,0 @@
-"""Tables of runs, and the report: one page with figures and every query."""
-
-from listcon_eval.reports.table import Table, comparison
-
-__all__ = ["Table", "comparison"]

@@ -1,7 +1,0 @@
-"""Files to publish: what mteb's results repository takes, and a model card's results. Official runs only."""
-
-from listcon_eval.submission.chosen import chosen_runs
-from listcon_eval.submission.leaderboard import Exported, export_leaderboard
-from listcon_eval.submission.model_card import model_index, update_readme
-
-__all__ = ["Exported", "chosen_runs", "export_leaderboard", "model_index", "update_readme"]
