@@ -2,7 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint gate gate-baseline gate-run clean
+
+.PHONY: setup demo test test-slow test-all lint gate gate-baseline gate-run clean
 
 # One marker file a set-up: make does it again when what it was made from changes.
 setup: $(VENV)/.ready
@@ -24,9 +25,17 @@ demo: setup
 	$(BIN)/listcon-eval table $(DEMO)
 	@echo "The mini benchmark is no official task. Result files: $(DEMO)/results"
 
+# The tests that every change has to pass, within 6 minutes on two cores; `test-all` runs the rest as well.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 10
+
 test: setup lint
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 10
+	$(PYTEST) -m "not slow"
 	$(MAKE) gate
+
+test-slow: setup
+	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 # The regression gate: both modes on the mini benchmark, with a checkpoint made here, against the committed baseline.
 GATE := build/gate
@@ -42,7 +51,7 @@ gate-baseline: gate-run
 gate-run: setup
 	rm -rf $(GATE)
 	$(BIN)/python tests/checkpoints.py $(GATE)/gate-checkpoint --gate
-	$(BIN)/listcon-eval run -m $(GATE)/gate-checkpoint --tasks mini --precision precise --device cpu --output $(GATE) --quiet
+	$(BIN)/listcon-eval run -m $(GATE)/gate-checkpoint --tasks mini --dtype float32 --device cpu --output $(GATE) --quiet
 
 lint: setup
 	$(BIN)/ruff check .

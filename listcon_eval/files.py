@@ -1,11 +1,13 @@
-"""Files are written whole or not at all: to a temporary name in the same folder, then renamed."""
+"""Files and folders are written whole or not at all: aside first, then renamed."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import Any
 
 from listcon_eval.errors import ListconError
@@ -19,7 +21,7 @@ def check_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ListconError(
@@ -30,7 +32,7 @@ def check_writable(folder: Path) -> None:
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write `content` to `path`, whole or not at all, making its folder when needed, and return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         temporary = Path(file.name)
         try:
             file.write(content)
@@ -55,9 +57,76 @@ def write_json(path: Path, value: Mapping[str, Any]) -> Path:
     return write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write one strict JSON object a line and return `path`."""
-    return write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+@contextmanager
+def swapped_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` to write into; it takes that one's place, whole, when the block ends well.
+
+    A process that is killed leaves the old folder or the new one: between the two renames the old one is kept aside,
+    and `restore_swapped` puts it back.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new-"))
+    replaced = _replaced(folder)
+    try:
+        staged.chmod(0o755)
+        yield staged
+        for path in staged.rglob("*"):
+            if path.is_file():
+                path.chmod(0o644)  # safetensors and temporary files start as 0600
+                _sync(path)
+        _swap(staged, folder, replaced)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        restore_swapped(folder)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _swap(staged: Path, folder: Path, replaced: Path) -> None:
+    for last in (False, False, True):
+        if folder.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            folder.rename(replaced)
+        try:
+            staged.rename(folder)
+        except OSError:  # a reader has put the old folder back in this very moment
+            if last:
+                raise
+        else:
+            return
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Undo what a killed process left beside a folder. Only for whoever may write to it now."""
+    restore_swapped(folder)
+    for staged in folder.parent.glob(f".{folder.name}.new-*"):
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def restore_swapped(folder: Path) -> None:
+    """Put the old folder back after a process was killed in `swapped_folder`, if there is no new one."""
+    replaced = _replaced(folder)
+    if replaced.is_dir():
+        if folder.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(folder)
+
+
+def _replaced(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's content: 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_folder(folder: Path, suffixes: Iterable[str]) -> str:
@@ -65,17 +134,14 @@ def sha256_of_folder(folder: Path, suffixes: Iterable[str]) -> str:
     wanted = frozenset(suffixes)
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in wanted and path.is_file()):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + sha256_of_file(path).encode())
     return digest.hexdigest()
 
 
-def sha256_of(paths: Iterable[Path]) -> str:
-    """SHA-256 over names and contents of files, in the order of their names: 64 hexadecimal digits."""
+def sha256_of_texts(texts: Iterable[str]) -> str:
+    """SHA-256 over texts in their order, each with its length: 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    for path in sorted(paths, key=lambda p: p.name):
-        digest.update(path.name.encode() + b"\0")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for text in texts:
+        encoded = text.encode()
+        digest.update(len(encoded).to_bytes(8) + encoded)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""How far a run is and where its time went: the two things inference tells the outside while it works."""
+"""How far a run is, and where its time went."""
 
 import threading
 import time
@@ -7,6 +7,15 @@ from contextlib import contextmanager
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase's name, the units done so far and the units in all."""
+
+RunProgress = Callable[[str, float], None]
+"""Called with what is being done, in words, and the share of the whole job that is done, 0 to 1."""
+PHASES = {"encode": "encoding texts", "list": "ranking passages", "score": "scoring pairs"}
+"""Phase -> the same in words."""
+
+
+def no_run_progress(words: str, share: float) -> None:
+    """Say nothing."""
 
 
 def no_progress(phase: str, done: int, total: int) -> None:

@@ -1,15 +1,16 @@
-"""The plain records that the rooms of this package hand to each other."""
+"""The plain records that the packages hand to each other."""
 
 from typing import Literal, NamedTuple, get_args
 
 Mode = Literal["conventional", "iterative"]
-Precision = Literal["published", "precise", "bfloat16"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 POINTWISE = "pointwise"
 """The mode of a system that scores each passage without the others: it has no inference modes."""
-NO_PRECISION = "none"
-"""The precision of a system that has no such choice."""
+DType = Literal["float16", "bfloat16", "float32"]
+DTypeOption = Literal["auto", "float16", "bfloat16", "float32"]
+DTYPES: tuple[DTypeOption, ...] = get_args(DTypeOption)
+NOT_RETRIEVED = float("-inf")
+"""The score of a candidate that a system did not return. It has no rank, as in trec_eval."""
 
 
 class CandidateList(NamedTuple):
@@ -31,22 +32,14 @@ class CandidateList(NamedTuple):
 
 
 class RankedList(NamedTuple):
-    """What inference says of one list of P passages.
+    """The scores of one list of P passages, made by `ordering.ranked_list`.
 
     Attributes:
-        scores: P final scores in candidate order; higher ranks first. Conventional: a probability.
-            Iterative: the probability in the round a passage left, plus that round's number. Other systems: their own.
+        scores: P final scores in candidate order; the higher ranks first, equal scores are ties, `NOT_RETRIEVED` has
+            no rank. Conventional: a probability. Iterative: the probability in the round a passage left, plus that
+            round's number. Other systems: their own. Scores that differ also differ as float32.
         rounds: P round numbers, the round each passage left in; all 0 but in iterative inference.
     """
 
-    scores: tuple[float, ...]
-    rounds: tuple[int, ...]
-
-
-class ScoredList(NamedTuple):
-    """One query of a run: its candidates' ids with the scores and rounds of `RankedList`, in candidate order."""
-
-    query_id: str
-    doc_ids: tuple[str, ...]
     scores: tuple[float, ...]
     rounds: tuple[int, ...]

@@ -82,25 +82,25 @@ class MiniTask:
         name: The task's name; its file is ``<name>.jsonl``.
         shape_of: The official task or tasks whose shape it imitates.
         pools: The source files its negatives come from.
-        fewest: The shortest list.
-        typical: The commonest length.
-        most: The longest list.
-        longest_passage: Passages of more characters are never drawn as negatives; None for no limit.
+        min_candidates: The length of the shortest list.
+        typical_candidates: The most frequent length.
+        max_candidates: The length of the longest list.
+        max_passage_length: Passages of more characters are never drawn as negatives; None for no limit.
     """
 
     name: str
     shape_of: str
     pools: tuple[str, ...]
-    fewest: int
-    typical: int
-    most: int
-    longest_passage: int | None = None
+    min_candidates: int
+    typical_candidates: int
+    max_candidates: int
+    max_passage_length: int | None = None
 
 
 TASKS = (
     MiniTask("MiniMedicalA", "CMedQAv1-reranking", ("medical",), 50, 50, 50),
     MiniTask("MiniMedicalB", "CMedQAv2-reranking", ("medical",), 50, 50, 50),
-    MiniTask("MiniWeb", "MMarcoReranking", ("web", "search"), 200, 200, 202, longest_passage=300),
+    MiniTask("MiniWeb", "MMarcoReranking", ("web", "search"), 200, 200, 202, max_passage_length=300),
     MiniTask("MiniSearch", "T2Reranking", ("search", "web"), 4, 9, 40),
 )
 
@@ -177,7 +177,7 @@ def build_row(query: Query, task: MiniTask, passages: dict[str, Passage]) -> Row
     rng = random.Random(f"{SEED} {query.query_id}")
     size = query.candidates
     if size is None:
-        size = round(rng.triangular(task.fewest, task.most, task.typical))
+        size = round(rng.triangular(task.min_candidates, task.max_candidates, task.typical_candidates))
     forced = [*query.require, *(name for name in query.repeat if name not in query.relevant)]
     wanted = max(size - len(query.relevant), 1, len(forced))
     barred = {*query.relevant, *query.exclude, *forced}
@@ -186,7 +186,7 @@ def build_row(query: Query, task: MiniTask, passages: dict[str, Passage]) -> Row
         for passage in passages.values()
         if passage.pool in task.pools
         and passage.passage_id not in barred
-        and (task.longest_passage is None or len(passage.text) <= task.longest_passage)
+        and (task.max_passage_length is None or len(passage.text) <= task.max_passage_length)
     ]
     same_topic = [passage.passage_id for passage in eligible if passage.topic == query.topic]
     others = [passage.passage_id for passage in eligible if passage.topic != query.topic]

@@ -5,13 +5,14 @@ With `--gate` it writes the checkpoint that the regression gate runs on.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from transformers import BertConfig, PreTrainedTokenizerFast
 
 from listcon_eval.model import ListConConfig, ListConModel, save_checkpoint
-from listcon_eval.speed.models import wordpiece_tokenizer
+from listcon_eval.speed.random_model import wordpiece_tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # The common Chinese characters of Unicode's basic block by frequency would need a list; every second one will do here.
@@ -107,7 +108,8 @@ def gate_model() -> ListConModel:
         for parameter in model.encoder.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.02, generator=generator)
-        model.encoder.embeddings.word_embeddings.weight.normal_(0, 1, generator=generator)
+        tables: Any = model.encoder.embeddings
+        tables.word_embeddings.weight.normal_(0, 1, generator=generator)
         model.linear_in_embedding.weight.normal_(0, 0.35, generator=generator)
         model.linear_in_embedding.bias.zero_()
         model.query_embedding.query_embedding.weight.normal_(0, 1, generator=generator)

@@ -26,7 +26,7 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ranker(checkpoint_folder: Path) -> ListConRanker:
     """That checkpoint, float32, on the CPU, ranking by logits."""
-    return ListConRanker.from_pretrained(checkpoint_folder, device="cpu", precision="precise")
+    return ListConRanker.from_pretrained(checkpoint_folder, device="cpu", dtype="float32")
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from listcon_eval.inference import rounds
+from listcon_eval.inference import iterative
+from listcon_eval.inference.iterative import ListState
 from listcon_eval.model import architecture
 from listcon_eval.model.architecture import ListAttention
 from listcon_eval.records import Mode
@@ -48,33 +49,33 @@ def ties_dropped_one_by_one(patch: pytest.MonkeyPatch) -> None:
     """Of passages that are tied where the tail of a list is cut, some leave and some stay."""
 
     def finish_round(
-        self: rounds._Ranking, number: int, keys: NDArray[np.floating], scores: NDArray[np.float64], mode: Mode
+        self: ListState, number: int, keys: NDArray[np.float64], scores: NDArray[np.float64], mode: Mode
     ) -> None:
         if self.source.first is not None:
-            same = np.searchsorted(self.alive, self.source.first[self.alive])
-            keys, scores = keys[same.clip(max=len(keys) - 1)], scores[same.clip(max=len(keys) - 1)]
-        leaving = np.ones(len(self.alive), dtype=bool)
-        if mode == "iterative" and len(self.alive) > rounds.LAST_ROUND_SIZE:
-            count = max(rounds.SMALLEST_DROP, math.ceil(rounds.DROPPED_SHARE * len(self.alive)))
-            leaving[:] = False
-            leaving[np.argsort(keys, kind="stable")[:count]] = True
-        self.scores[self.alive[leaving]] = scores[leaving] + number
-        self.rounds[self.alive[leaving]] = number
-        self.alive = self.alive[~leaving]
+            same = np.searchsorted(self.remaining, self.source.first[self.remaining]).clip(max=len(keys) - 1)
+            keys, scores = keys[same], scores[same]
+        dropped = np.ones(len(self.remaining), dtype=bool)
+        if mode == "iterative" and len(self.remaining) > iterative.LAST_ROUND_SIZE:
+            count = max(iterative.MIN_DROP, math.ceil(iterative.DROPPED_SHARE * len(self.remaining)))
+            dropped[:] = False
+            dropped[np.argsort(keys, kind="stable")[:count]] = True
+        places = self.remaining[dropped]
+        self.keys[places], self.scores[places], self.rounds[places] = keys[dropped], scores[dropped], number
+        self.remaining = self.remaining[~dropped]
 
-    patch.setattr(rounds._Ranking, "finish_round", finish_round)
+    patch.setattr(ListState, "finish_round", finish_round)
 
 
 def sorted_ascending(patch: pytest.MonkeyPatch) -> None:
     """The best passage is taken for the worst."""
-    honest = rounds._Ranking.finish_round
+    honest = ListState.finish_round
 
     def finish_round(
-        self: rounds._Ranking, number: int, keys: NDArray[np.floating], scores: NDArray[np.float64], mode: Mode
+        self: ListState, number: int, keys: NDArray[np.float64], scores: NDArray[np.float64], mode: Mode
     ) -> None:
         honest(self, number, -keys, 1 - scores, mode)
 
-    patch.setattr(rounds._Ranking, "finish_round", finish_round)
+    patch.setattr(ListState, "finish_round", finish_round)
 
 
 FAULTS: tuple[Fault, ...] = (

@@ -1,76 +1,47 @@
-"""A run folder of a system that is no ListConRanker: it scores the character pairs of query and passage.
+"""A system without a model: it scores the character pairs that query and passage share.
 
-It is written as every kind of system is, with the mode "pointwise" and its kind in the metrics.
+Its runs are ranked, measured and written by the code of `evaluate`, as those of every other system.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
+from listcon_eval import evaluate
 from listcon_eval.data import Task
-from listcon_eval.metrics import cmteb, mteb_protocol
-from listcon_eval.records import NO_PRECISION, POINTWISE, ScoredList
-from listcon_eval.results import RunRecord, write_run
+from listcon_eval.ordering import ranked_list
+from listcon_eval.records import CandidateList
+from listcon_eval.results import Result
+from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System
+from listcon_eval.systems.resolve import ModelSpec
 
 
-def write_overlap_run(output: Path, task: Task, *, model: str = "local/char-pairs", kind: str = "bm25") -> RunRecord:
-    """Write the run of a task, and return its record."""
-    task.load()
-    lists = task.candidate_lists()
-    scored = [
-        ScoredList(
-            row.query_id,
-            row.doc_ids,
-            tuple(_shared(row.query, passage) for passage in row.passages),
-            (0,) * len(row.doc_ids),
-        )
-        for row in lists
-    ]
-    card = cmteb.evaluate(lists, scored, "conventional")
-    leaderboard = mteb_protocol.evaluate(task.qrels(), mteb_protocol.run_of(scored))
-    folder = output / "results" / model.replace("/", "__") / "1" / "experiments" / kind / task.name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.with_name(f"{task.name}.json").write_text("{}")  # mteb's file, which the manifest covers too
-    record = RunRecord(
-        folder=folder,
-        task=task.name,
-        is_official=task.is_official,
-        model=model,
-        model_revision="1",
-        mode=POINTWISE,
-        precision=NO_PRECISION,
-        queries=len(lists),
-        cmteb=card.means,
-        mteb=leaderboard.means,
-        signature=f"{task.name}@{task.revision}|{model}@1|kind:{kind}",
-        kind=kind,
-    )
-    write_run(
-        record,
-        lists=lists,
-        scored=scored,
-        labels=[cmteb.labels(row, "conventional") for row in lists],
-        per_query={
-            row.query_id: {"cmteb": card.per_query[row.query_id], "mteb": leaderboard.per_query[row.query_id]}
-            for row in lists
-        },
-        qrels=task.qrels(),
-        provenance={
-            "signature": record.signature,
-            "model": {"name": model, "revision": "1"},
-            "data": {
-                "task": task.name,
-                "revision": task.revision,
-                "content": task.content,
-                "source": task.source,
-                "location": task.location,
-            },
-            "seconds": {"score": 0.25},
-        },
-        key="key",
-    )
-    return record
+class OverlapSystem(System):
+    """Scores by shared character pairs, times `sign`; rounded to `step` if it is above 0, which makes ties."""
+
+    kind = "bm25"
+
+    def __init__(self, name: str = "local/char-pairs", *, kind: str = "bm25", sign: int = 1, step: float = 0.0) -> None:
+        self.name, self.revision = name, f"sign{sign}-step{step}"
+        self.kind = kind  # type: ignore[misc]
+        self.sign, self.step = sign, step
+
+    @classmethod
+    def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:  # noqa: ARG003
+        return cls(spec.given)
+
+    def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
+        with context.phases.measured("score"):
+            return Ranking([ranked_list([self._score(row.query, p) for p in row.passages]) for row in lists], {}, {})
+
+    def _score(self, query: str, passage: str) -> float:
+        pairs = {query[place : place + 2] for place in range(len(query) - 1)}
+        shared = sum(passage[place : place + 2] in pairs for place in range(len(passage) - 1))
+        score = shared / math.sqrt(len(passage) + 20)
+        return self.sign * (round(score / self.step) * self.step if self.step else score)
 
 
-def _shared(query: str, passage: str) -> float:
-    pairs = {query[place : place + 2] for place in range(len(query) - 1)}
-    return sum(passage[place : place + 2] in pairs for place in range(len(passage) - 1)) / math.sqrt(len(passage) + 20)
+def write_overlap_run(output: Path, task: Task, system: System | None = None, *, fresh: bool = False) -> Result:
+    """Rank a task with a system (by default an `OverlapSystem`), write the run, and return its result."""
+    return evaluate(system or OverlapSystem(), [task], output=output, fresh=fresh).results[0]

@@ -1,17 +1,17 @@
-"""The verbs of `listcon-eval`."""
+"""The verbs of `listcon-eval`, a file each."""
 
+import inspect
 from typing import Annotated
 
 import typer
 
 from listcon_eval import __version__
-from listcon_eval.cli import bench, check, compare, doctor, export, inspect, report, run, train
-from listcon_eval.cli.console import say
+from listcon_eval.cli import check, clean, compare, doctor, export, report, run, show, speed, table, tasks, train
+from listcon_eval.cli.console import echo
 
 app = typer.Typer(
     name="listcon-eval",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -20,7 +20,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        say(__version__)
+        echo(__version__)
         raise typer.Exit
 
 
@@ -30,20 +30,34 @@ def listcon_eval(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Rank with ListConRanker, and evaluate it on the C-MTEB reranking tasks."""
+    """Rank with ListConRanker, and evaluate it and other rerankers."""
 
 
-app.command()(run.run)
-app.command()(train.train)
-app.command()(inspect.table)
-app.command()(inspect.tasks)
-app.command()(report.report)
-app.command()(compare.compare)
-app.command()(compare.show)
-app.command()(check.check)
+def _help(text: str) -> str:
+    """A docstring as help: `Examples:` and what follows keep their lines."""
+    words, separator, examples = inspect.cleandoc(text).partition("Examples:\n")
+    lines = [line for line in examples.splitlines() if line.strip()]
+    return "\n".join([words, *(["\b", separator.rstrip(), *lines] if lines else [])])
+
+
+for verb in (
+    run.run,
+    table.table,
+    report.report,
+    compare.compare,
+    show.show,
+    check.check,
+    tasks.tasks,
+    doctor.doctor,
+    clean.clean,
+    speed.speed,
+):
+    app.command(help=_help(verb.__doc__ or ""))(verb)
 app.add_typer(export.app, name="export")
-app.command()(bench.bench)
-app.command()(doctor.doctor)
+# transformers' parser reads the options of `train`, so that every option of TrainingArguments is known.
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)(
+    train.train
+)
 
 
 def main() -> None:

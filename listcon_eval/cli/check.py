@@ -5,17 +5,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from listcon_eval.cli.console import ends_well, notes, say
+from listcon_eval.cli.console import echo, echo_json, handle_errors, note
 from listcon_eval.errors import CheckFailedError, ListconError
 from listcon_eval.files import check_writable, write_text
 
 
-@ends_well
+@handle_errors
 def check(
     baseline: Annotated[
         Path, typer.Option("--baseline", help="A baseline file (see --update), or a folder with runs in it.")
     ],
-    current: Annotated[Path, typer.Option("--current", help="The runs to judge: a folder with runs in it.")] = Path(
+    current: Annotated[Path, typer.Option("--current", help="The runs to check: a folder with runs in it.")] = Path(
         "results"
     ),
     tolerance: Annotated[
@@ -30,17 +30,18 @@ def check(
         bool,
         typer.Option(
             "--significant",
-            help="A fall counts only if a paired randomisation test finds it too (0.05, Holm-corrected).",
+            help="A fall counts only if a paired randomisation test finds it too (0.05 by Holm).",
         ),
     ] = False,
     update: Annotated[bool, typer.Option("--update", help="Write the current runs to the baseline file.")] = False,
     style: Annotated[Literal["terminal", "markdown"], typer.Option("--format")] = "terminal",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file as well.")] = None,
 ) -> None:
-    """Hold runs against a baseline. Exits with 0 if every metric holds, 1 if one fell, 2 if it cannot be judged.
+    """Compare runs with a baseline. Exits with 0 if every metric holds, 1 if one fell, 2 if a run is not comparable.
 
-    It cannot be judged when a task is missing, or its data, queries, mode or precision are others. Another model,
-    device or version is judged and said. A rise beyond the tolerance is reported too.
+    A run is not comparable when its task is missing, or its data, queries, mode or dtype are others. Another model,
+    device or version is compared and named. A rise beyond the tolerance is reported too.
 
     Examples:
       listcon-eval check --baseline results/baseline.json --update        # once
@@ -49,27 +50,32 @@ def check(
 
       listcon-eval check --baseline yesterday/results --current today/results --significant --format markdown
     """
-    from listcon_eval import regression as gates
-    from listcon_eval.regression.render import as_junit, as_text
+    from listcon_eval import regression
+    from listcon_eval.regression import render
+    from listcon_eval.tables import terminal_width
 
-    tolerances = gates.Tolerances.parse(tolerance or ())
-    runs = gates.baseline_of(current)
+    tolerances = regression.Tolerances.parse(tolerance or ())
+    today = regression.baseline_of(current)
     if update:
-        gates.write_baseline(runs, baseline)
-        for entry in runs.entries:
-            say(entry.signature)
-        notes.print(f"{len(runs.entries)} runs written to the baseline:", soft_wrap=True)
-        say(str(baseline))
+        regression.write_baseline(today, baseline)
+        note(f"{len(today.runs)} runs written to the baseline:")
+        if as_json:
+            echo_json({"baseline": str(baseline), "runs": len(today.runs)})
+        else:
+            echo(str(baseline))
         return
-    verdict = gates.check(gates.read_baseline(baseline), runs, tolerances, significant=significant)
+    verdict = regression.check(regression.read_baseline(baseline), today, tolerances, significant=significant)
     if junit is not None:
         check_writable(junit.parent)
-        write_text(junit, as_junit(verdict))
-    say(as_text(verdict, style))
-    if verdict.unjudged:
-        key, reason = next(iter(verdict.unjudged.items()))
+        write_text(junit, render.as_junit(verdict))
+    if as_json:
+        echo_json(render.as_json(verdict))
+    else:
+        echo(render.as_text(verdict, style, width=terminal_width() if style == "terminal" else None))
+    if verdict.not_comparable:
+        key, reason = next(iter(verdict.not_comparable.items()))
         raise ListconError(
-            f"{len(verdict.unjudged)} runs of {baseline} could not be judged; the first is {key}: {reason}"
+            f"{len(verdict.not_comparable)} runs of {baseline} are not comparable; the first is {key}: {reason}"
         )
     if verdict.failed:
-        raise CheckFailedError(f"{len(verdict.failed)} of {len(verdict.findings)} metrics fell below {baseline}")
+        raise CheckFailedError(f"{len(verdict.failed)} of {len(verdict.changes)} metrics fell below {baseline}")

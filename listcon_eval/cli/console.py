@@ -1,77 +1,99 @@
 """What every command shares: where words go, how progress looks, and how mistakes end."""
 
 import functools
+import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from listcon_eval.errors import CheckFailedError, ListconError
-from listcon_eval.progress import Progress as Report
+from listcon_eval.progress import RunProgress
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 CHECK_FAILED, UNUSABLE_INPUT, INTERRUPTED = 1, 2, 130
-_UNITS = {"encode": "encoding texts", "list": "ranking passages", "score": "scoring pairs"}
+_SECONDS_BETWEEN_LINES = 60
 
-notes = Console(stderr=True, highlight=False)
+stderr = Console(stderr=True, highlight=False)
 """Where words about the work go; results go to standard output."""
 
 
-def say(text: str = "") -> None:
-    """Print a result."""
-    typer.echo(text)
+def echo(text: str = "") -> None:
+    """Print a result. Characters that the output's encoding lacks are written as escapes."""
+    try:
+        typer.echo(text)
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def ends_well(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn this package's errors into one message and an exit code: 2 for unusable input, 1 for a failed check."""
+def echo_json(value: Mapping[str, Any]) -> None:
+    """Print strict JSON."""
+    echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def note(text: str) -> None:
+    """Print a line about the work."""
+    stderr.print(text, soft_wrap=True, markup=False)
+
+
+def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn errors of this package into one message and an exit code: 2 for unusable input, 1 for a failed check."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
+                stream.reconfigure(errors="backslashreplace")
         try:
             return command(*args, **kwargs)
         except ListconError as error:
-            notes.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+            _print_error(str(error))
             raise typer.Exit(CHECK_FAILED if isinstance(error, CheckFailedError) else UNUSABLE_INPUT) from error
         except KeyboardInterrupt as error:
-            notes.print("interrupted: what is finished is kept; the same command goes on with it")
+            note("interrupted" + _resumes(command))
             raise typer.Exit(INTERRUPTED) from error
         except BrokenPipeError as error:  # the reader of standard output has seen enough, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
             raise typer.Exit(CHECK_FAILED) from error
         except OSError as error:  # a full disk, a file that may not be read: the machine's fault, not the program's
             where = f" ({error.filename})" if error.filename else ""
-            notes.print(
-                f"error: {error.strerror or error}{where}; put that right and start the same command again: what is "
-                f"finished is kept",
-                style="red",
-                markup=False,
-                soft_wrap=True,
-            )
+            _print_error(f"{error.strerror or error}{where}{_resumes(command)}")
             raise typer.Exit(UNUSABLE_INPUT) from error
 
     return wrapped
 
 
+def resumable(command: Callable[P, R]) -> Callable[P, R]:
+    """Mark a command that keeps finished work when it is interrupted."""
+    setattr(command, _RESUMABLE, True)
+    return command
+
+
+_RESUMABLE = "_listcon_resumable"
+
+
+def _resumes(command: Callable[..., object]) -> str:
+    return "; finished work is kept: the same command resumes it" if hasattr(command, _RESUMABLE) else ""
+
+
+def _print_error(text: str) -> None:
+    stderr.print(f"error: {text}", style="red", markup=False, soft_wrap=True)
+
+
 def set_up_logging(quiet: bool) -> None:
-    """Send warnings of this package to standard error; mteb's and the hub's own chatter stays away."""
-    handler = RichHandler(console=notes, show_time=False, show_path=False, show_level=False)
+    """Send warnings of this package to standard error; messages of mteb and the hub's client stay away."""
+    handler = RichHandler(console=stderr, show_time=False, show_path=False, show_level=False)
     package = logging.getLogger("listcon_eval")
     package.handlers = [handler]
     package.setLevel(logging.ERROR if quiet else logging.WARNING)
@@ -79,38 +101,50 @@ def set_up_logging(quiet: bool) -> None:
     logging.getLogger("mteb").setLevel(logging.ERROR)
 
 
-Show = Callable[[str, str, int, int], None]
-"""Called with a bar's name, its words, the units done so far and the units in all."""
+@contextmanager
+def progress_shown(quiet: bool) -> Iterator[RunProgress]:
+    """Progress on standard error: one bar on a terminal, a line a minute elsewhere, nothing if `quiet` is set."""
+    if quiet:
+        yield lambda *_: None
+    elif stderr.is_terminal:
+        with _bar() as progress:
+            yield progress
+    else:
+        yield _lines()
 
 
 @contextmanager
-def bars_shown(quiet: bool) -> Iterator[Show]:
-    """Progress bars on standard error, or none when it is not a terminal or `quiet` is set."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda *_: None
-        return
+def _bar() -> Iterator[RunProgress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=notes, transient=True) as bars:
-        shown: dict[str, TaskID] = {}
-
-        def show(name: str, words: str, done: int, total: int) -> None:
-            if name not in shown:
-                shown[name] = bars.add_task(words, total=total)
-            bars.update(shown[name], description=words, completed=done, total=total)
-            if done >= total:
-                bars.remove_task(shown.pop(name))
-
-        yield show
+    with Progress(*columns, console=stderr, transient=True) as bars:
+        bar = bars.add_task("", total=1.0)
+        yield lambda words, share: bars.update(bar, description=words, completed=share)
 
 
-@contextmanager
-def progress_shown(quiet: bool) -> Iterator[Report]:
-    """A bar for each phase of inference, as `bars_shown`."""
-    with bars_shown(quiet) as show:
-        yield lambda phase, done, total: show(phase, _UNITS.get(phase, phase), done, total)
+def _lines() -> RunProgress:
+    start = last = time.monotonic()
+    first: float | None = None
+
+    def progress(words: str, share: float) -> None:
+        nonlocal last, first
+        first = share if first is None else first
+        now = time.monotonic()
+        if now - last < _SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        rate = (share - first) / (now - start)  # of this start; what was resumed took no time
+        left = f", about {_duration((1 - share) / rate)} left" if rate > 0 else ""
+        note(f"{words}: {share:.1%} done after {_duration(now - start)} ({60 * rate:.1%} a minute{left})")
+
+    return progress
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

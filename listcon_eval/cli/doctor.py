@@ -2,36 +2,35 @@
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import Annotated, NamedTuple
-
-import typer
+from typing import NamedTuple
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import ends_well, say, set_up_logging
-from listcon_eval.data import Task
+from listcon_eval.cli.console import echo, handle_errors, set_up_logging
+from listcon_eval.data import Task, chosen_tasks
 from listcon_eval.errors import CheckFailedError, ListconError
+from listcon_eval.records import DTypeOption
 
 
 class Finding(NamedTuple):
-    """What one check found: a name, whether it is well, and the particulars or what to do."""
+    """What one check found: a name, whether all is well, and details or what to do."""
 
     check: str
     ok: bool
     detail: str
 
 
-@ends_well
+@handle_errors
 def doctor(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Checkpoint folder or hub id.")
-    ] = "ByteDance/ListConRanker",
+    model: options.Model = "ByteDance/ListConRanker",
+    kind: options.Kind = None,
     tasks: options.Tasks = None,
     data: options.Data = None,
     revision: options.Revision = None,
     device: options.Device = None,
+    dtype: options.DType = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """Check versions, device, hub, checkpoint and data without running anything. Exits with 1 if a check fails.
+    """Check versions, device, hub, model and data without running anything. Exits with 1 if a check fails.
 
     Examples:
       listcon-eval doctor
@@ -40,24 +39,30 @@ def doctor(
     """
     set_up_logging(quiet)
     failed = []
-    for finding in _findings(model, tasks, data, revision, device):
+    for finding in _findings(model, kind, tasks, data, revision, device, dtype):
         if not finding.ok:
             failed.append(finding.check)
         if not (quiet and finding.ok):
-            say(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check}: {finding.detail}")
+            echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check}: {finding.detail}")
     if failed:
         raise CheckFailedError(f"{len(failed)} of the checks failed: {', '.join(failed)}")
 
 
 def _findings(
-    model: str, tasks: str | None, data: list[str] | None, revision: str | None, device: str | None
+    model: str,
+    kind: str | None,
+    tasks: str | None,
+    data: list[str] | None,
+    revision: str | None,
+    device: str | None,
+    dtype: DTypeOption,
 ) -> Iterator[Finding]:
     yield from _versions()
     yield _checked("device", lambda: _device(device))
     yield _hub()
-    yield _checked(f"checkpoint {model}", lambda: _checkpoint(model, revision, device))
+    yield _checked(f"model {model}", lambda: _model(model, kind, revision, device, dtype))
     try:
-        chosen = options.chosen_tasks(tasks, data)
+        chosen = chosen_tasks(tasks, data)
     except ListconError as error:
         yield Finding("data", False, str(error))
         return
@@ -91,33 +96,26 @@ def _versions() -> Iterator[Finding]:
 
 def _device(name: str | None) -> str:
     from listcon_eval.inference.devices import available_devices, choose_device
-    from listcon_eval.results import device_name
+    from listcon_eval.results.environment import device_name
 
     return f"{device_name(str(choose_device(name)))}; available: {', '.join(available_devices())}"
 
 
 def _hub() -> Finding:
     """A hub that does not answer is no fault: a run on local files needs none."""
-    from listcon_eval.hub import hub_answers, hub_state
+    from listcon_eval.hub import hub_state
 
-    advice = "" if hub_answers() else "; local checkpoints, local data and the cache can be used"
-    return Finding("hub", True, hub_state() + advice)
+    return Finding("hub", True, hub_state())
 
 
-def _checkpoint(model: str, revision: str | None, device: str | None) -> str:
-    from listcon_eval.inference.devices import choose_device, placed
-    from listcon_eval.inference.encoder import FastEncoder
-    from listcon_eval.model import load_checkpoint
+def _model(model: str, kind: str | None, revision: str | None, device: str | None, dtype: DTypeOption) -> str:
+    from listcon_eval.systems.base import LoadOptions, load_system
+    from listcon_eval.systems.resolve import resolve_model
 
-    checkpoint = load_checkpoint(model, revision)
-    config = checkpoint.model.config
-    ignored = f"; {len(checkpoint.ignored)} keys that nothing uses are ignored" if checkpoint.ignored else ""
-    return (
-        f"layout {checkpoint.layout}, "
-        f"encoder {config.encoder.num_hidden_layers} layers x {config.encoder.hidden_size}, "
-        f"list transformer {config.list_layers} layers x {config.list_width}, "
-        f"sha256 {checkpoint.weights_sha256[:12]}{ignored}; "
-        f"encoded by {FastEncoder.for_model(placed(checkpoint.model, choose_device(device), 'published')).describe()}"
+    system = load_system(resolve_model(model, kind, revision), LoadOptions(device=device, dtype=dtype))
+    details = {"name": system.name, "revision": system.revision, "dtype": system.dtype, **system.provenance()}
+    return f"{system.kind}; " + ", ".join(
+        f"{name} {value}" for name, value in details.items() if value not in (None, [])
     )
 
 
@@ -125,4 +123,4 @@ def _data(task: Task) -> str:
     task.load()
     lists = task.candidate_lists()
     sizes = [len(row.passages) for row in lists]
-    return f"{len(lists)} queries, {sum(sizes)} candidates ({min(sizes)} to {max(sizes)} a query), {task.source}"
+    return f"{len(lists)} queries, {sum(sizes)} candidates ({min(sizes)} to {max(sizes)} per query), {task.source}"

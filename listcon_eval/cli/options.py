@@ -1,17 +1,18 @@
-"""The options that several commands and both scripts share, and what they stand for."""
+"""The options that several commands share, and what they stand for."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from listcon_eval.data import OFFICIAL, Task, local_task, mini_names, mini_task, official_task
 from listcon_eval.errors import ListconError
-from listcon_eval.records import Precision
-from listcon_eval.systems.registry import KINDS
+from listcon_eval.records import DTypeOption
+from listcon_eval.systems.base import KINDS
 
+Style = Annotated[
+    Literal["terminal", "markdown"], typer.Option("--format", help="A table for the terminal, or Markdown.")
+]
 Tasks = Annotated[
     str | None,
     typer.Option(
@@ -29,18 +30,27 @@ Data = Annotated[
         "negative; or a folder in mteb's retrieval layout.",
     ),
 ]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A model's folder or hub id (ListConRanker, an embedding model, a cross-encoder), a TREC run file, or "
+        "mini (the packaged ListConRanker), bm25, bm25:jieba, random, random:SEED or oracle.",
+    ),
+]
 Output = Annotated[
     Path, typer.Option("--output", help="Folder for results: one named `results`, or the one to make it in.")
 ]
 Device = Annotated[
     str | None, typer.Option("--device", help="cuda, cuda:1, mps or cpu.", show_default="the best there is")
 ]
-PrecisionOption = Annotated[
-    Precision,
+DType = Annotated[
+    DTypeOption,
     typer.Option(
-        "--precision",
-        help="published: float16 weights and scores on an accelerator, as the published code; precise: float32, "
-        "ranking by logits; bfloat16: as precise, but for an encoder in bfloat16 (1.5 to 3 percent rounding).",
+        "--dtype",
+        help="float16: weights and scores as the published code has them, with its ties; float32; bfloat16: a "
+        "bfloat16 encoder (1.5 to 3 percent rounding); auto: float16 on an accelerator, float32 on a CPU.",
     ),
 ]
 Memory = Annotated[
@@ -62,12 +72,11 @@ Revision = Annotated[
     str | None,
     typer.Option(
         "--revision",
-        help="Hub revision of the model.",
-        show_default="the published one of ListConRanker, that of mteb's registry for its models",
+        help="Hub revision of the model; of ListConRanker also `published` or `mteb` (the leaderboard's).",
+        show_default="published for ListConRanker, that of mteb's registry for its models",
     ),
 ]
-MaxLength = Annotated[int, typer.Option("--max-length", help="Tokens a text is cut to.")]
-ModelsMaxLength = Annotated[
+MaxLength = Annotated[
     int | None,
     typer.Option(
         "--max-length",
@@ -84,7 +93,7 @@ Kind = Annotated[
         show_default="found out",
     ),
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Compute anew what earlier starts have finished.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute anew what was finished before.")]
 KeepGoing = Annotated[
     bool,
     typer.Option(
@@ -93,7 +102,7 @@ KeepGoing = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; results and errors only.")]
-
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -111,37 +120,3 @@ def size_of(stated: str | None, option: str) -> int | None:
     if found is None or unit is None or not float(found[1]):
         raise ListconError(f"{option} is {stated!r}: give a size with its unit, such as 1GB, 800MB or 1.5GiB")
     return int(float(found[1]) * unit)
-
-
-def chosen_tasks(names: str | None, data: Sequence[str] | None) -> list[Task]:
-    """The tasks that `--tasks` and `--data` name.
-
-    Raises:
-        ListconError: for an unknown name, unusable data, or as many names as do not fit the data.
-    """
-    wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
-    if not data:
-        return [task for name in (wanted or [task.name for task in OFFICIAL]) for task in _named(name)]
-    if wanted and len(wanted) != len(data):
-        raise ListconError(
-            f"--tasks names {len(wanted)} tasks ({', '.join(wanted)}) and --data gives {len(data)}: with --data, "
-            f"--tasks says of each data set, in order, which official task it is a copy of; leave it out for other data"
-        )
-    tasks = []
-    for place, given in enumerate(data):
-        name, separator, path = given.partition("=")
-        if not separator or Path(given).exists():
-            name, path = "", given
-        tasks.append(local_task(path, name=name or None, claim=wanted[place] if wanted else None))
-    repeated = {task.name for task in tasks if [other.name for other in tasks].count(task.name) > 1}
-    if repeated:
-        raise ListconError(
-            f"two data sets have the name {', '.join(sorted(repeated))}, and one would overwrite the other's results: "
-            f"name them with --data NAME=PATH"
-        )
-    return tasks
-
-
-def _named(name: str) -> list[Task]:
-    mini = mini_names(name)
-    return [mini_task(task) for task in mini] if mini else [official_task(name)]

@@ -1,22 +1,23 @@
 """`listcon-eval report`."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from listcon_eval.cli.console import bars_shown, ends_well, say, set_up_logging
+from listcon_eval.cli.console import echo, handle_errors, progress_shown, set_up_logging
 from listcon_eval.cli.options import Quiet
 from listcon_eval.errors import ListconError
 
 
-@ends_well
+@handle_errors
 def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
             metavar="RUN [RUN ...]",
-            help="A run's folder; a folder with runs in it (every model, mode and precision counts as one); or a "
+            help="A run's folder; a folder with runs in it (every model, mode and dtype counts as one); or a "
             "TREC run file.",
         ),
     ],
@@ -28,8 +29,8 @@ def report(
         str | None,
         typer.Option(
             "--before",
-            help="What stood before reranking: one of the runs, by its name or a part of it, or `data` for the data's "
-            "candidate order.",
+            help="The first stage: one of the runs, by its name or a part of it, or `data` for the data's candidate "
+            "order.",
             show_default="a BM25 run if there is one, else data",
         ),
     ] = None,
@@ -64,59 +65,31 @@ def report(
 
       listcon-eval report results bm25.trec --before bm25 --plots figures
     """
-    from listcon_eval.report.page import check_installed
-
-    check_installed()
-    set_up_logging(quiet)
-    from listcon_eval import report as reports
-    from listcon_eval.compare import contestants
-    from listcon_eval.data import OFFICIAL
-    from listcon_eval.files import write_text
-    from listcon_eval.metrics import Measure
-    from listcon_eval.report.material import gather, records_of
-    from listcon_eval.report.page import TaskPage, page
-    from listcon_eval.report.plots import write_plots
-    from listcon_eval.report.queries import queries_of
-    from listcon_eval.report.sections import sections
-
-    if output.is_dir():
-        raise ListconError(f"{output} is a folder; give the name of the page, such as {output / 'report.html'}")
-    with bars_shown(quiet) as show:
-        materials = gather(
-            contestants(runs, qrels),
-            before=before,
-            data=_data(data or []),
-            progress=lambda done, total: show("read", "reading runs", done, total),
+    if absent := [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]:
+        raise ListconError(
+            f"a report needs {' and '.join(absent)}, which is not installed: `pip install 'listcon-eval[report]'`"
         )
-        records = records_of(materials)
-        tables = [
-            table
-            for measure in ("cmteb:map", "mteb:map_at_1000")
-            for table in reports.comparison(
-                records,
-                measure=Measure.parse(measure),
-                with_published=any(record.is_official for record in records),
-                official_order=[task.name for task in OFFICIAL],
-            )
-        ]
-        pages = []
-        for done, material in enumerate(materials, start=1):
-            found = sections(material)
-            pages.append(TaskPage(material, found, queries_of(material, most=queries, top=top)))
-            show("draw", "drawing figures", done, len(materials))
-        write_text(output, page(tables, pages))
-        if plots is not None:
-            write_plots(
-                plots,
-                {shown.material.task: shown.sections for shown in pages},
-                lambda done, total: show("plots", "writing plots", done, total),
-            )
+    from listcon_eval.report.page import write_report
+
+    set_up_logging(quiet)
+    with progress_shown(quiet) as progress:
+        write_report(
+            runs,
+            output,
+            plots=plots,
+            before=before,
+            data=_data_by_task(data or []),
+            qrels=qrels,
+            queries=queries,
+            top=top,
+            progress=progress,
+        )
     if plots is not None:
-        say(str(plots))
-    say(str(output))
+        echo(str(plots))
+    echo(str(output))
 
 
-def _data(given: list[str]) -> dict[str | None, Path]:
+def _data_by_task(given: list[str]) -> dict[str | None, Path]:
     """What `--data` gives, by task; a PATH alone is under None."""
     found: dict[str | None, Path] = {}
     for text in given:

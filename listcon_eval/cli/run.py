@@ -7,26 +7,19 @@ from typing import Annotated, Literal
 import typer
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import ends_well, notes, progress_shown, say, set_up_logging
+from listcon_eval.cli.console import echo, echo_json, handle_errors, note, progress_shown, resumable, set_up_logging
 from listcon_eval.errors import CheckFailedError
-from listcon_eval.evaluate import Request, evaluate
 from listcon_eval.records import Mode
-from listcon_eval.results import RunRecord
+from listcon_eval.results import Result
+from listcon_eval.systems.base import LoadOptions
 
 RESULTS = Path("results")
 
 
-@ends_well
+@handle_errors
+@resumable
 def run(
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="A model's folder or hub id (ListConRanker, an embedding model, a cross-encoder), a TREC run file, or "
-            "mini (the packaged ListConRanker), bm25, bm25:jieba, random, random:SEED or oracle.",
-        ),
-    ] = "ByteDance/ListConRanker",
+    model: options.Model = "ByteDance/ListConRanker",
     kind: options.Kind = None,
     mode: Annotated[
         Literal["conventional", "iterative", "both"],
@@ -37,12 +30,13 @@ def run(
     output: options.Output = RESULTS,
     revision: options.Revision = None,
     device: options.Device = None,
-    precision: options.PrecisionOption = "published",
-    max_length: options.ModelsMaxLength = None,
+    dtype: options.DType = "auto",
+    max_length: options.MaxLength = None,
     fresh: options.Fresh = False,
     keep_going: options.KeepGoing = False,
     memory: options.Memory = None,
     device_memory: options.DeviceMemory = None,
+    json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate ListConRanker or another system and write scores, metrics and mteb's result JSON.
@@ -52,7 +46,7 @@ def run(
 
       listcon-eval run -m ./my-checkpoint --mode iterative --tasks T2Reranking
 
-      listcon-eval run -m ./my-checkpoint --data my_lists.jsonl.gz --precision precise
+      listcon-eval run -m ./my-checkpoint --data my_lists.jsonl.gz --dtype float32
 
       listcon-eval run --tasks CMedQAv1-reranking --data ./copy-of-cmedqa1 --device cuda
 
@@ -62,30 +56,35 @@ def run(
 
       listcon-eval run -m bm25 --data my_lists.jsonl.gz
 
-    The same command goes on with a run that was cut off.
+    The same command resumes a run that was interrupted.
     """
-    request = Request(
-        model=model,
-        tasks=options.chosen_tasks(tasks, data),
-        modes=None if mode == "both" else (mode,),
-        output=output,
-        kind=kind,
-        revision=revision,
-        device=device,
-        precision=precision,
-        max_length=max_length,
+    _evaluate_and_print(
+        model,
+        kind,
+        revision,
+        tasks,
+        data,
+        None if mode == "both" else (mode,),
+        output,
+        LoadOptions(
+            device=device,
+            dtype=dtype,
+            max_length=max_length,
+            memory=options.size_of(memory, "--memory"),
+            device_memory=options.size_of(device_memory, "--device-memory"),
+        ),
         fresh=fresh,
         keep_going=keep_going,
-        memory=options.size_of(memory, "--memory"),
-        device_memory=options.size_of(device_memory, "--device-memory"),
+        json=json,
+        quiet=quiet,
     )
-    _evaluate_and_print(request, quiet)
 
 
 def script(mode: Mode) -> None:
     """Run a reproduction script: one mode, with the published scripts' own option name for the model."""
 
-    @ends_well
+    @handle_errors
+    @resumable
     def reproduce(
         model_name_or_path: Annotated[
             str, typer.Option("--model_name_or_path", help="Checkpoint folder or hub id.")
@@ -94,65 +93,82 @@ def script(mode: Mode) -> None:
         data: options.Data = None,
         output: options.Output = RESULTS,
         device: options.Device = None,
-        precision: options.PrecisionOption = "published",
+        dtype: options.DType = "auto",
         fresh: options.Fresh = False,
         quiet: options.Quiet = False,
     ) -> None:
-        chosen = options.chosen_tasks(tasks, data)
-        request = Request(
-            model_name_or_path,
-            chosen,
-            (mode,),
-            output,
-            kind="listconranker",
-            device=device,
-            precision=precision,
-            fresh=fresh,
+        load = LoadOptions(device=device, dtype=dtype)
+        _evaluate_and_print(
+            model_name_or_path, "listconranker", None, tasks, data, (mode,), output, load, fresh=fresh, quiet=quiet
         )
-        _evaluate_and_print(request, quiet)
 
     reproduce.__doc__ = f"Evaluate a ListConRanker checkpoint with {mode} inference, as published."
     typer.run(reproduce)
 
 
-def _evaluate_and_print(request: Request, quiet: bool) -> None:
+def _evaluate_and_print(
+    model: str,
+    kind: str | None,
+    revision: str | None,
+    tasks: str | None,
+    data: list[str] | None,
+    modes: Sequence[Mode] | None,
+    output: Path,
+    load: LoadOptions,
+    *,
+    fresh: bool,
+    quiet: bool,
+    keep_going: bool = False,
+    json: bool = False,
+) -> None:
+    from listcon_eval.data import chosen_tasks
+    from listcon_eval.evaluation import evaluate
+    from listcon_eval.systems.resolve import resolve_model
+
     set_up_logging(quiet)
     with progress_shown(quiet) as progress:
-        outcome = evaluate(request, progress=progress, announce=(lambda _: None) if quiet else _note)
-    _print_summary(outcome.records)
+        evaluation = evaluate(
+            resolve_model(model, kind, revision),
+            chosen_tasks(tasks, data),
+            modes=modes,
+            output=output,
+            options=load,
+            fresh=fresh,
+            keep_going=keep_going,
+            progress=progress,
+            announce=(lambda _: None) if quiet else note,
+        )
     if not quiet:
-        _note(f"peak memory: {_peak(request)}")
-    if outcome.failures:
-        failed = sum(map(len, outcome.failures.values()))
-        first = [f"{folder}: {next(iter(found.values()))}" for folder, found in outcome.failures.items()]
+        note(f"peak memory: {_peak_memory(load)}")
+    if json:
+        results = [{**result.model_dump(mode="json"), "folder": str(result.folder)} for result in evaluation.results]
+        echo_json({"results": results})
+    else:
+        _print_tables(evaluation.results)
+    if evaluation.failures:
+        failed = sum(map(len, evaluation.failures.values()))
+        first = [f"{folder}: {next(iter(found.values()))}" for folder, found in evaluation.failures.items()]
         raise CheckFailedError(
             f"{failed} queries failed, so these runs have no metrics (first failure of each):\n" + "\n".join(first)
         )
 
 
-def _peak(request: Request) -> str:
+def _peak_memory(load: LoadOptions) -> str:
     from listcon_eval.inference.devices import choose_device
     from listcon_eval.inference.memory import device_peak, host_peak, in_words
 
-    device = device_peak(choose_device(request.device))
-    return in_words(host_peak(), device, memory=request.memory, device_memory=request.device_memory)
+    device = device_peak(choose_device(load.device))
+    return in_words(host_peak(), device, memory=load.memory, device_memory=load.device_memory)
 
 
-def _note(text: str) -> None:
-    notes.print(text, soft_wrap=True, markup=False)
+def _print_tables(results: Sequence[Result]) -> None:
+    from listcon_eval.metrics import CARD_MAP, MAIN_SCORE
+    from listcon_eval.report.formats import as_text
+    from listcon_eval.report.table import comparison_tables
+    from listcon_eval.tables import terminal_width
 
-
-def _print_summary(records: Sequence[RunRecord]) -> None:
-    from listcon_eval.data import OFFICIAL
-    from listcon_eval.metrics import Measure
-    from listcon_eval.report import comparison
-    from listcon_eval.report.table import MAP
-
-    for measure in (MAP, Measure("mteb", "map_at_1000")):
-        for table in comparison(records, measure=measure, official_order=[task.name for task in OFFICIAL]):
-            say(f"{table.render()}\n")
-    for record in records:
-        say(record.signature)
-    say()
-    for folder in dict.fromkeys(record.folder.parent for record in records):
-        say(str(folder))
+    for measure in (CARD_MAP, MAIN_SCORE):
+        for table in comparison_tables(results, measure=measure):
+            echo(f"{as_text(table, width=terminal_width())}\n")
+    for folder in dict.fromkeys(result.folder for result in results):
+        echo(str(folder))

@@ -1,28 +1,33 @@
 """Where candidate lists come from: the four official tasks, local copies of them, local data."""
 
-from listcon_eval.data.local import local_task
-from listcon_eval.data.official import (
+from listcon_eval.data.local import chosen_tasks, local_task, task_of_rows
+from listcon_eval.data.tasks import (
+    MINI,
     OFFICIAL,
     OfficialTask,
-    TaskInfo,
+    Task,
+    candidate_lists,
     list_tasks,
+    mini_names,
+    mini_task,
     official_task,
     resolve_official,
+    tasks_named,
 )
-from listcon_eval.data.packaged import MINI, mini_names, mini_task
-from listcon_eval.data.task import Task, candidate_lists
 
 __all__ = [
     "MINI",
     "OFFICIAL",
     "OfficialTask",
     "Task",
-    "TaskInfo",
     "candidate_lists",
+    "chosen_tasks",
     "list_tasks",
     "local_task",
     "mini_names",
     "mini_task",
     "official_task",
     "resolve_official",
+    "task_of_rows",
+    "tasks_named",
 ]

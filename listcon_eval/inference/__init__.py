@@ -1,7 +1,16 @@
-"""Texts to features to scores: both inference modes over many lists at once."""
+"""Texts to features to scores: both inference modes over many lists at once. Names are imported when asked for."""
 
-from listcon_eval.inference.journal import Journal
-from listcon_eval.inference.ranker import EncodedLists, ListConRanker
-from listcon_eval.inference.texts import check_list
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["EncodedLists", "Journal", "ListConRanker", "check_list"]
+if TYPE_CHECKING:
+    from listcon_eval.inference.features import ChunkStore
+    from listcon_eval.inference.ranker import EncodedLists, ListConRanker
+
+__all__ = ["ChunkStore", "EncodedLists", "ListConRanker"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the signature of a module's __getattr__
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.ranker"), name)

@@ -1,19 +1,164 @@
-"""Memory as it was used: what this process and its device have held at most."""
+"""Memory: what inference may hold at once, what to do when a device is out of it, and what a process has used."""
 
-import ctypes
-import resource
-import sys
+import logging
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
+import psutil
 import torch
+from torch import Tensor
 
-_STATUS = Path("/proc/self/status")
-_SHORT = 0.7  # of a budget: from here on memory is given back
-_M_MMAP_THRESHOLD, _LARGE = -3, 2**20  # malloc.h's name for it; blocks from this size on are given back when freed
+from listcon_eval.errors import ListconError
+from listcon_eval.model import ListConConfig
+
+logger = logging.getLogger(__name__)
+
+A = TypeVar("A")
+
+# Shares of a host budget. Over a half of it is left to Python, the libraries, the weights and the texts themselves.
+_FEATURES, _BATCHES, _ROUNDS = 1 / 8, 1 / 8, 1 / 16
+# Shares of a device budget, whose other tenth is the weights' and the kernels' own.
+_DEVICE_FEATURES, _DEVICE_BATCHES = 0.4, 0.5
+_MIN_TOKENS = 512  # of a batch: one text of the usual greatest length
+_MIN_ROWS = 128
 
 
-def forget_peaks(device: torch.device) -> None:
+@dataclass(frozen=True)
+class Budgets:
+    """What inference may hold at once.
+
+    Attributes:
+        tokens: tokens of one encoder batch, padding counted.
+        rows: rows (queries and passages) of one batch of lists, padding counted.
+        feature_bytes: features kept on the device; beyond it they go to an unnamed temporary file.
+        chunk_texts: texts that are tokenised at once, and kept by a cache at once.
+        group_passages: passages whose lists go through the rounds together, and are kept by a cache at once.
+    """
+
+    tokens: int
+    rows: int
+    feature_bytes: int
+    chunk_texts: int = 1024
+    group_passages: int = 20_000
+
+    @classmethod
+    def for_device(cls, device: torch.device) -> "Budgets":
+        """Budgets that suit a device: a CPU is fastest while a batch stays near its caches."""
+        if device.type == "cpu":
+            return cls(tokens=2048, rows=2048, feature_bytes=2 * 2**30)
+        return cls(tokens=65_536, rows=65_536, feature_bytes=4 * 2**30, chunk_texts=8192)
+
+    def within(
+        self,
+        config: ListConConfig,
+        device: torch.device,
+        *,
+        host_bytes: int | None,
+        device_bytes: int | None,
+        item_bytes: int,
+        batches: int,
+    ) -> "Budgets":
+        """These budgets, made smaller for a model that is to stay within so many bytes of the host, or of the device.
+
+        They depend on the stated memory, the model, the bytes of its encoder's numbers and how many batches run at the
+        same time, never on what is free: equal commands make equal batches, and so equal numbers.
+
+        Raises:
+            ListconError: for a device budget on a device without memory of its own.
+        """
+        on_host = device.type == "cpu"
+        if device_bytes is not None and on_host:
+            raise ListconError("a CPU has no memory of its own to give a device budget for: give the host budget")
+        found = self
+        stated = host_bytes if on_host else device_bytes
+        if stated is not None:
+            features, share = (_FEATURES, _BATCHES) if on_host else (_DEVICE_FEATURES, _DEVICE_BATCHES)
+            # A token within an encoder layer: query, key, value and context (4 H), inner rows twice, 4 rows of H. Not
+            # every configuration calls its inner width so.
+            hidden: int = config.encoder.hidden_size
+            inner: int = getattr(config.encoder, "intermediate_size", 4 * hidden)
+            token = item_bytes * (8 * hidden + 2 * inner)
+            row = 4 * (8 * config.list_width + 2 * config.feedforward_width)  # within a list layer, in float32
+            found = replace(
+                found,
+                tokens=_bounded(found.tokens, stated * share / batches / token, _MIN_TOKENS),
+                rows=_bounded(found.rows, stated * share / batches / row, _MIN_ROWS),
+                feature_bytes=min(found.feature_bytes, int(stated * features)),
+            )
+        if host_bytes is not None:
+            # The features of a group, read from the file, and of a chunk before they are written to it.
+            feature = 4 * config.list_width
+            found = replace(
+                found,
+                chunk_texts=_bounded(found.chunk_texts, host_bytes * _ROUNDS / 2 / feature, 32),
+                group_passages=_bounded(found.group_passages, host_bytes * _ROUNDS / feature, _MIN_ROWS),
+            )
+        return found
+
+
+def _bounded(usual: int, allowed: float, minimum: int) -> int:
+    return min(usual, max(minimum, int(allowed)))
+
+
+class BatchBudget:
+    """How much goes through a network at once; halved when the device is out of memory. Threads may share one.
+
+    `size` is the units (tokens or rows) of one batch, padding counted; messages call them `unit`, and what a batch
+    consists of `item`.
+    """
+
+    def __init__(self, device: torch.device, size: int, *, unit: str = "tokens", item: str = "text") -> None:
+        self.device, self.size, self._unit, self._item = device, size, unit, item
+        self._lock = threading.Lock()
+        self._was_halved = False
+
+    def run(self, work: Callable[[Sequence[A]], Tensor], batch: Sequence[A], cost: Callable[[A], int]) -> Tensor:
+        """What `work` gives for a batch of items of some cost in units, in halves while the device is out of memory.
+
+        Raises:
+            ListconError: a single item does not fit.
+        """
+        try:
+            return work(batch)
+        except torch.OutOfMemoryError as error:
+            self.halve(len(batch) * max(map(cost, batch)), len(batch), error)
+        # Outside of the handler: the error holds the tensors of the batch that did not fit.
+        half = len(batch) // 2
+        return torch.cat([self.run(work, batch[:half], cost), self.run(work, batch[half:], cost)])
+
+    def halve(self, used: int, items: int, error: torch.OutOfMemoryError) -> None:
+        """Allow at most half of the `used` units of a batch of `items` that did not fit.
+
+        Raises:
+            ListconError: it had a single item, which cannot be divided.
+        """
+        if items == 1:
+            raise ListconError(
+                f"a single {self._item} of {used} {self._unit} does not fit into the memory of {self.device}: free "
+                "some, give a smaller max_length (--max-length), or use the CPU"
+            ) from error
+        with self._lock:
+            self.size = max(1, min(self.size, used // 2))
+            if not self._was_halved:
+                logger.warning(
+                    "%s is out of memory: continuing with batches of %d %s", self.device, self.size, self._unit
+                )
+            self._was_halved = True
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def rss_bytes() -> int:
+    """The memory that this process holds, in bytes."""
+    held: int = psutil.Process().memory_info().rss
+    return held
+
+
+def reset_peak(device: torch.device) -> None:
     """Let the peaks of memory start anew from what is held now: the device's, and on Linux the process's."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -21,56 +166,28 @@ def forget_peaks(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def host_now() -> int | None:
-    """The memory that this process holds, in bytes; None where the system does not tell."""
-    return _status("VmRSS")
-
-
-def stay_within(budget: int | None) -> None:
-    """Give what was freed back to the system when most of a host budget is held, and from then on at once.
-
-    glibc keeps freed blocks for later ones, and blocks of changing sizes leave holes: the process holds several times
-    what it uses. Giving them back costs page faults, so it is left until memory is short. No other C library is asked.
-    """
-    held = host_now()
-    if budget is None or held is None or held < _SHORT * budget:
-        return
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        library.malloc_trim(0)
-
-
 def host_peak() -> int:
-    """The most memory that this process has held, or has held since `forget_peaks`, in bytes."""
-    # Linux's own figure is of this program alone; getrusage's may be of the one that started it.
-    peak = _status("VmHWM")
-    if peak is None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return peak
+    """The most memory that this process has held since `reset_peak`, in bytes; on other systems what it holds now."""
+    with suppress(OSError):  # psutil does not have Linux's peak
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    peak: int = getattr(psutil.Process().memory_info(), "peak_wset", 0)  # Windows
+    return peak or rss_bytes()
 
 
 def device_peak(device: torch.device) -> int | None:
-    """The most memory that tensors have held on the device since then, in bytes; None where there is none to ask."""
+    """The most memory that tensors have held on the device since `reset_peak`, in bytes; None where that is unknown."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def in_words(host: int, device: int | None, *, memory: int | None = None, device_memory: int | None = None) -> str:
-    """Peaks beside their budgets: "host 0.61 GB of 1.00 GB, within the budget; device 9.71 GB"."""
-    parts = [("host", host, memory), *([("device", device, device_memory)] if device is not None else [])]
-    return "; ".join(_beside(name, size, budget) for name, size, budget in parts)
-
-
-def _beside(name: str, size: int, budget: int | None) -> str:
-    shown = f"{name} {size / 1e9:.2f} GB"
-    if budget is None:
-        return shown
-    return f"{shown} of {budget / 1e9:.2f} GB, {'within' if size <= budget else 'OVER'} the budget"
-
-
-def _status(name: str) -> int | None:
-    with suppress(OSError):
-        for line in _STATUS.read_text(encoding="ascii").splitlines():
-            if line.startswith(f"{name}:"):
-                return 1024 * int(line.split()[1])
-    return None
+    """Peaks and their budgets: "host 0.61 GB of 1.00 GB, within the budget; device 9.71 GB"."""
+    parts = []
+    for name, size, budget in (("host", host, memory), ("device", device, device_memory)):
+        if size is not None:
+            parts.append(f"{name} {size / 1e9:.2f} GB")
+            if budget is not None:
+                verdict = "within" if size <= budget else "OVER"
+                parts[-1] += f" of {budget / 1e9:.2f} GB, {verdict} the budget"
+    return "; ".join(parts)

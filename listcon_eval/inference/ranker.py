@@ -2,25 +2,22 @@
 
 import logging
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from listcon_eval.errors import ListconError
-from listcon_eval.inference.budgets import Budgets
-from listcon_eval.inference.devices import bfloat16_is_slow, choose_device, placed
+from listcon_eval.inference.devices import bfloat16_is_slow, cast_model, choose_device, resolve_dtype, workers_on
 from listcon_eval.inference.encoder import FastEncoder
-from listcon_eval.inference.features import FeatureStore, encode_texts
-from listcon_eval.inference.groups import group_name, groups_of, packed, unpacked
-from listcon_eval.inference.journal import Journal
-from listcon_eval.inference.memory import host_now, stay_within
-from listcon_eval.inference.rounds import rank_features
-from listcon_eval.inference.texts import IndexedList, index_texts
-from listcon_eval.inference.tokens import TextCutter
-from listcon_eval.inference.workers import workers_on
-from listcon_eval.model import PUBLISHED_ID, Checkpoint, load_checkpoint, save_checkpoint
+from listcon_eval.inference.features import ChunkStore, FeatureStore, encode_texts
+from listcon_eval.inference.iterative import from_array, group_name, groups_of, rank_features, to_array
+from listcon_eval.inference.memory import BatchBudget, Budgets, rss_bytes
+from listcon_eval.inference.tokens import IndexedList, TextTokenizer, index_texts
+from listcon_eval.model import PUBLISHED_ID, Checkpoint, ModelSource, load_checkpoint, save_checkpoint
+from listcon_eval.model.architecture import max_tokens
 from listcon_eval.progress import Phases, Progress, no_progress
-from listcon_eval.records import MODES, PRECISIONS, Mode, Precision, RankedList
+from listcon_eval.records import MODES, DTypeOption, Mode, RankedList
 
 logger = logging.getLogger(__name__)
 
@@ -32,112 +29,84 @@ class EncodedLists(NamedTuple):
         texts: the distinct texts.
         lists: the lists over their indices.
         store: their features.
+        truncated: how many of the texts have more tokens than `max_length`.
+        unknown_share: the share of their tokens that are the tokenizer's unknown token.
     """
 
     texts: list[str]
     lists: list[IndexedList]
     store: FeatureStore
+    truncated: int
+    unknown_share: float
 
 
 class ListConRanker:
     """ListConRanker: scores the passages of a query by comparing all of them at once.
 
-    The constructor is the published interface (model card of ByteDance/ListConRanker); `from_pretrained` is the
-    modern one. Scores do not depend on what else is ranked in the same call, nor on the order of passages.
+    The constructor's first three arguments are the published interface (model card of ByteDance/ListConRanker);
+    `from_pretrained` takes the others. Scores do not depend on what else is ranked in the same call, nor on the order
+    of passages.
 
     Args:
-        model_name_or_path: a checkpoint folder or hub id.
-        use_fp16: as published, float16 weights and scores on an accelerator (precision "published"; a CPU stays in
-            float32); False is precision "precise".
-        list_transformer_layer: the number of list transformer layers the checkpoint is expected to have; the
-            checkpoint decides, and a difference is an error. None expects nothing.
+        model_name_or_path: a checkpoint folder, a hub id, or the result of `resolve_source`.
+        use_fp16: as published, float16 on an accelerator and float32 on a CPU (dtype "auto"); False is dtype
+            "float32".
+        list_transformer_layer: the number of list transformer layers that the checkpoint is expected to have; another
+            one is an error, None expects nothing.
+        revision: the hub revision; the published model's is pinned when not given.
+        device: "cuda", "cuda:1", "mps" or "cpu"; the best there is when not given.
+        dtype: "float16" (the published procedure: weights and scores in float16, with its exact ties), "float32"
+            (float32 throughout, ranking by logits), "bfloat16" (as "float32", but with the encoder in bfloat16,
+            whose features are off by 1.5 to 3 percent), or "auto": float16 on an accelerator, float32 on a CPU. When
+            not given, `use_fp16` decides.
+        max_length: tokens a text is cut to, the special ones counted.
+        memory: bytes of host memory that the process is to stay within; batches and what is kept follow from it.
+        device_memory: the same for an accelerator's own memory.
+
+    Attributes:
+        model: the model, on its device and in its dtype.
+        checkpoint: the checkpoint it came from.
+        encoder: what encodes texts.
+        dtype: the number format, never "auto".
+        load_seconds: how long it took to load.
 
     Raises:
-        ListconError: when the checkpoint cannot be loaded.
+        ListconError: the checkpoint cannot be loaded, or an argument has no meaning.
     """
 
     def __init__(
         self,
-        model_name_or_path: str | Path = PUBLISHED_ID,
+        model_name_or_path: str | Path | ModelSource = PUBLISHED_ID,
         use_fp16: bool = True,
         list_transformer_layer: int | None = None,
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: DTypeOption | None = None,
+        max_length: int = 512,
+        memory: int | None = None,
+        device_memory: int | None = None,
     ) -> None:
-        self._set_up(model_name_or_path, precision="published" if use_fp16 else "precise")
+        start = time.perf_counter()
+        self.device = choose_device(device)
+        self.dtype = resolve_dtype(dtype or ("auto" if use_fp16 else "float32"), self.device)
+        self.checkpoint: Checkpoint = load_checkpoint(model_name_or_path, revision)
+        self.model = cast_model(self.checkpoint.model, self.device, self.dtype)
         layers = self.model.config.list_layers
         if list_transformer_layer not in (None, layers):
             raise ListconError(
                 f"list_transformer_layer is {list_transformer_layer}, but {model_name_or_path} has {layers} list "
                 f"transformer layers: give {layers}, or leave it out"
             )
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path_or_id: str | Path = PUBLISHED_ID,
-        *,
-        revision: str | None = None,
-        device: str | None = None,
-        precision: Precision = "published",
-        max_length: int = 512,
-        memory: int | None = None,
-        device_memory: int | None = None,
-    ) -> Self:
-        """Load a checkpoint of either published layout.
-
-        Args:
-            path_or_id: a checkpoint folder or hub id.
-            revision: the hub revision; the published model's is pinned when not given.
-            device: "cuda", "cuda:1", "mps" or "cpu"; the best there is when not given.
-            precision: "published" (float16 weights and scores on an accelerator, as the published code) or
-                "precise" (float32 throughout, ranking by logits) or "bfloat16" (as "precise", but for an encoder in
-                bfloat16, whose features are off by 1.5 to 3 percent).
-            max_length: tokens a text is cut to, the special ones counted.
-            memory: bytes of host memory that the process is to stay within; batches and what is kept follow from it.
-            device_memory: the same for an accelerator's own memory.
-
-        Raises:
-            ListconError: when the checkpoint cannot be loaded or an argument has no meaning.
-        """
-        ranker = cls.__new__(cls)
-        ranker._set_up(
-            path_or_id,
-            revision=revision,
-            device=device,
-            precision=precision,
-            max_length=max_length,
-            memory=memory,
-            device_memory=device_memory,
-        )
-        return ranker
-
-    def _set_up(
-        self,
-        path_or_id: str | Path,
-        *,
-        revision: str | None = None,
-        device: str | None = None,
-        precision: Precision,
-        max_length: int = 512,
-        memory: int | None = None,
-        device_memory: int | None = None,
-    ) -> None:
-        if precision not in PRECISIONS:
-            raise ListconError(f"no precision {precision!r}: give one of {', '.join(PRECISIONS)}")
-        self.precision = precision
-        self.device = choose_device(device)
-        self.phases = Phases()
-        with self.phases.measured("load"):
-            self.checkpoint: Checkpoint = load_checkpoint(path_or_id, revision)
-            self.model = placed(self.checkpoint.model, self.device, precision)
-        longest = self.model.config.encoder.max_position_embeddings
-        if not 3 <= max_length <= longest:
+        longest = max_tokens(self.model.encoder)
+        if max_length < 3 or (longest is not None and max_length > longest):
             raise ListconError(
                 f"max_length is {max_length}: this encoder takes 3 (two special tokens and a text's first) to {longest}"
             )
         self.max_length = max_length
         self.encoder = FastEncoder.for_model(self.model)
         self._checked = False
-        self._cutter = TextCutter(self.checkpoint.tokenizer, max_length)
+        self._tokenizer = TextTokenizer(self.checkpoint.tokenizer, max_length)
         self.memory, self.device_memory = memory, device_memory
         self.budgets = Budgets.for_device(self.device).within(
             self.model.config,
@@ -147,22 +116,46 @@ class ListConRanker:
             item_bytes=self.encoder.dtype.itemsize,
             batches=workers_on(self.device),
         )
-        if precision == "bfloat16" and bfloat16_is_slow(self.device):
-            logger.warning("this processor only emulates bfloat16: the precision 'precise' is faster here, and exact")
-        _check_room(memory)
+        if self.dtype == "bfloat16" and bfloat16_is_slow(self.device):
+            logger.warning("this processor only emulates bfloat16: the dtype float32 is faster here, and exact")
+        if self.dtype == "float16" and self.device.type == "cpu":
+            logger.warning("float16 is slow on a CPU: it is for comparing with the published procedure")
+        if memory is not None and (held := rss_bytes()) >= memory:
+            raise ListconError(
+                f"the host budget is {memory / 1e9:.2f} GB, and {held / 1e9:.2f} GB are in use with the model loaded "
+                "and no text encoded yet: give more"
+            )
+        self.load_seconds = time.perf_counter() - start
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | ModelSource = PUBLISHED_ID,
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: DTypeOption = "auto",
+        max_length: int = 512,
+        memory: int | None = None,
+        device_memory: int | None = None,
+    ) -> Self:
+        """Load a checkpoint of either published layout; the arguments and errors are those of the class."""
+        return cls(
+            model,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            max_length=max_length,
+            memory=memory,
+            device_memory=device_memory,
+        )
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the checkpoint in layout 1 (what the published code reads), in float32, and return its folder."""
         return save_checkpoint(self.model, self.checkpoint.tokenizer, Path(folder))
 
     def compute_score(self, lists: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Score lists by conventional inference.
-
-        Args:
-            lists: one `[query, passage_1, ..., passage_n]` a list.
-
-        Returns:
-            One list of n scores a query, between 0 and 1.
+        """Score lists `[query, passage_1, ..., passage_n]` by conventional inference: n scores per list, 0 to 1.
 
         Raises:
             ListconError: for an empty query, a list without passages, a text that is not a string, or scores that
@@ -173,22 +166,15 @@ class ListConRanker:
     def iterative_inference(self, query_and_passages: Sequence[str]) -> list[float]:
         """Rank one list `[query, passage_1, ..., passage_n]` by iterative inference.
 
-        Returns:
-            n scores; they rank, and are no similarities (each is a score plus the round the passage left in).
-
-        Raises:
-            ListconError: as `compute_score`.
+        The n scores are only for ranking: each is a probability plus the number of the round the passage left in.
+        Raises as `compute_score`.
         """
         return self.rank([query_and_passages], mode="iterative")[0]
 
     def rank(self, lists: Sequence[Sequence[str]], mode: Mode = "iterative") -> list[list[float]]:
         """Rank many lists `[query, passage_1, ..., passage_n]` together, encoding every distinct text once.
 
-        Returns:
-            One list of n final scores a query, higher first; up to 20 passages both modes give the same.
-
-        Raises:
-            ListconError: as `compute_score`.
+        The higher score ranks first; up to 20 passages both modes give the same. Raises as `compute_score`.
         """
         for place, row in enumerate(lists):
             if isinstance(row, str) or not isinstance(row, Sequence) or not row:
@@ -205,33 +191,32 @@ class ListConRanker:
         *,
         names: Sequence[str] | None = None,
         progress: Progress = no_progress,
-        journal: Journal | None = None,
+        cache: ChunkStore | None = None,
+        phases: Phases | None = None,
     ) -> EncodedLists:
-        """Tokenise and encode every distinct text of lists a single time.
+        """Tokenise and encode every distinct text of lists a single time. Raises as `compute_score`.
 
         Args:
             queries: one query a list.
             passages: the passages of each list.
             names: what messages call each query; by default its place and text.
             progress: told of texts encoded.
-            journal: keeps finished chunks, and gives back those that it has.
-
-        Raises:
-            ListconError: as `compute_score`.
+            cache: keeps finished chunks, and gives back those that it has.
+            phases: seconds of "tokenise" and "encode" are added here.
         """
         texts, lists = index_texts(queries, passages, names)
-        store = encode_texts(
+        store, counts = encode_texts(
             self.encoder,
-            self._cutter,
+            self._tokenizer,
             texts,
             budgets=self.budgets,
-            phases=self.phases,
+            phases=phases or Phases(),
             progress=progress,
-            journal=journal,
+            cache=cache,
             check=not self._checked,
         )
         self._checked = True
-        return EncodedLists(texts, lists, store)
+        return EncodedLists(texts, lists, store, counts.truncated, counts.unknown / max(1, counts.tokens))
 
     def rank_encoded(
         self,
@@ -239,55 +224,43 @@ class ListConRanker:
         mode: Mode,
         *,
         progress: Progress = no_progress,
-        journal: Journal | None = None,
+        cache: ChunkStore | None = None,
+        phases: Phases | None = None,
         keep_going: bool = False,
     ) -> list[RankedList]:
         """Rank encoded lists in one mode, in groups of lists that go through the rounds together.
 
-        Args:
-            encoded: what `encode` made of the lists.
-            mode: the inference mode.
-            progress: told of passages that have their final score.
-            journal: keeps finished groups, and gives back those that it has.
-            keep_going: whether a list whose scores are not numbers is passed over: its scores are NaN then.
+        `progress` is told of passages that have their final score, and seconds of "list" are added to `phases`; the
+        cache keeps finished groups. With `keep_going` a list whose scores are not numbers gets NaN for them.
 
         Raises:
             ListconError: for an unknown mode, or scores that are not numbers.
         """
         if mode not in MODES:
             raise ListconError(f"no mode {mode!r}: give one of {', '.join(MODES)}")
+        phases = phases or Phases()
+        budget = BatchBudget(self.device, self.budgets.rows, unit="rows", item="list")
         ranked: list[RankedList] = []
         done, total = 0, sum(len(row.passages) for row in encoded.lists)
         for group in groups_of(encoded.lists, self.budgets.group_passages):
-            name = group_name(mode, encoded.texts, group) if journal else ""
-            kept = journal.load(name) if journal else None
-            if kept is None:
-                with self.phases.measured("list"):
+            name = group_name(mode, encoded.texts, group) if cache else ""
+            kept = cache.load(name) if cache else None
+            if kept is not None:
+                results = from_array(kept, group)
+            else:
+                with phases.measured("list"):
                     results = rank_features(
                         self.model,
                         encoded.store,
                         group,
                         mode=mode,
-                        precision=self.precision,
-                        budgets=self.budgets,
+                        dtype=self.dtype,
+                        budget=budget,
                         keep_going=keep_going,
                     )
-                if journal and not any(math.isnan(result.scores[0]) for result in results):
-                    journal.save(name, packed(results))
-            else:
-                results = unpacked(kept, group)
+                if cache and not any(math.isnan(result.scores[0]) for result in results):
+                    cache.save(name, to_array(results))
             ranked += results
-            stay_within(self.budgets.host_bytes)
             done += sum(len(row.passages) for row in group)
             progress("list", done, total)
         return ranked
-
-
-def _check_room(memory: int | None) -> None:
-    """Raise ListconError when a host budget is used up before the first text."""
-    held = host_now()
-    if memory is not None and held is not None and held >= memory:
-        raise ListconError(
-            f"the host budget is {memory / 1e9:.2f} GB, and {held / 1e9:.2f} GB are in use with the model loaded and "
-            f"no text encoded yet: give more"
-        )

@@ -1,76 +1,153 @@
-"""Texts to rows of token ids; very long texts are cut before they are tokenised, where that changes nothing."""
+"""Texts to numbers: lists over distinct texts, and texts to rows of token ids. It imports no torch."""
 
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+
+from listcon_eval.errors import ListconError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 # Characters that BERT's normalizer surely sets apart with spaces: the ideographs of the two large blocks.
 _IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
-# A text gives about a token a character; the characters that give none (spaces, letters inside words) have to fit in
-# here for the first cut to do.
+# A text gives about a token a character. The first cut leaves this many characters more, for those that give no token
+# of their own (spaces, letters inside words).
 _SLACK = 48
-_AT_ONCE = 128
+_TEXTS_AT_ONCE = 128
 
 
-class TextCutter:
+class IndexedList(NamedTuple):
+    """One query and its P passages, as indices of distinct texts.
+
+    Attributes:
+        name: how messages name the list's query.
+        query: the query's index.
+        passages: the passages' indices, (P,).
+        first: for each passage the position of the first one with the same text, (P,); None without equal texts.
+    """
+
+    name: str
+    query: int
+    passages: NDArray[np.int64]
+    first: NDArray[np.int64] | None
+
+
+def index_texts(
+    queries: Sequence[str], passages: Sequence[Sequence[str]], names: Sequence[str] | None = None
+) -> tuple[list[str], list[IndexedList]]:
+    """The distinct texts of lists, and the lists over their indices. Messages call a query by its name in `names`.
+
+    Raises:
+        ListconError: for an empty query, a list without passages or a text that is not a string, naming the query.
+    """
+    indices: dict[str, int] = {}
+    lists: list[IndexedList] = []
+    for place, (query, texts) in enumerate(zip(queries, passages, strict=True)):
+        name = names[place] if names is not None else f"query {place} ({_shortened(query)})"
+        check_list(name, query, texts)
+        row = np.fromiter((indices.setdefault(text, len(indices)) for text in texts), dtype=np.int64, count=len(texts))
+        _, first, inverse = np.unique(row, return_index=True, return_inverse=True)
+        same = first[inverse] if len(first) < len(row) else None
+        lists.append(IndexedList(name, indices.setdefault(query, len(indices)), row, same))
+    return list(indices), lists
+
+
+def check_list(name: str, query: object, texts: Sequence[object]) -> None:
+    """Raise ListconError, naming the query, when a list cannot be ranked."""
+    if not isinstance(query, str):
+        raise ListconError(f"{name}: the query is a {type(query).__name__}; a query is a string")
+    if not query.strip():
+        raise ListconError(f"{name}: the query is empty; give it a text, or leave its list out")
+    if isinstance(texts, str):
+        raise ListconError(f"{name}: its passages are one string ({_shortened(texts)}); give a list of strings")
+    if not texts:
+        raise ListconError(f"{name} has no passages: a list needs at least one to rank")
+    for position, text in enumerate((query, *texts), start=-1):
+        if not isinstance(text, str):
+            raise ListconError(
+                f"{name}: passage {position} is a {type(text).__name__} ({_shortened(text)}); a passage is a string"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ListconError(
+                f"{name}: a text is not valid Unicode and cannot be tokenised: {_shortened(text)}"
+            ) from error
+
+
+def _shortened(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+class TokenCounts(NamedTuple):
+    """How many texts have more than `max_length` tokens, and of the tokens read, without special ones, are unknown."""
+
+    truncated: int = 0
+    tokens: int = 0
+    unknown: int = 0
+
+
+class TextTokenizer:
     """Tokenises texts and cuts them to a number of tokens, over a copy of a tokenizer. Threads may share one.
 
-    A text of thousands of characters need not be read to its end for its first 512 tokens. BERT's tokenizer sets every
-    ideograph apart as a word of its own, so what stands before one gives the same tokens whatever follows. A long text
-    is therefore cut before an ideograph, and if that was not enough text for all the tokens, it is tokenised in full:
-    the ids are the same in every case.
+    The first 512 tokens of a long text do not need all of it. BERT's tokenizer makes every ideograph a word of its own,
+    so the text before one gives the same tokens whatever follows. A long text is therefore cut before an ideograph; if
+    that gave too few tokens, it is tokenised in full. The ids are those of the whole text in every case.
 
     Args:
         tokenizer: the tokenizer; its own settings are neither used nor changed.
         max_length: tokens a text is cut to, the special ones counted.
 
     Attributes:
-        cuts: whether the tokenizer is one of which this is known; texts are always tokenised in full otherwise.
+        cuts: whether the tokenizer is one for which this holds; texts are always tokenised in full otherwise.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", max_length: int) -> None:
         self.max_length = max_length
         content = tokenizer.backend_tokenizer.to_str()
         self.cuts = _sets_ideographs_apart(json.loads(content))
         self._tokenizer = Tokenizer.from_str(content)
         self._tokenizer.enable_truncation(max_length)
         self._tokenizer.no_padding()
+        self._special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        self._unknown = -1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id
 
-    def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """The token ids of texts, special tokens included: one row of at most `max_length` a text, in their order."""
-        starts = [self._start_of(text) for text in texts] if self.cuts else list(texts)
-        rows = self._tokenised(starts)
-        short = [
-            place
-            for place, (start, row) in enumerate(zip(starts, rows, strict=True))
-            if len(row) < self.max_length and len(start) < len(texts[place])
-        ]
+    def __call__(self, texts: Sequence[str]) -> tuple[list[NDArray[np.int32]], TokenCounts]:
+        """One row of at most `max_length` token ids per text, special tokens included, and what was counted."""
+        starts = list(map(self._start_of, texts))
+        rows, truncated = self._tokenized(starts)
+        is_start = [len(start) < len(text) for start, text in zip(starts, texts, strict=True)]
+        short = [place for place, row in enumerate(rows) if is_start[place] and len(row) < self.max_length]
         if short:
-            for place, row in zip(short, self._tokenised([texts[place] for place in short]), strict=True):
-                rows[place] = row
-        return rows
+            full, were_truncated = self._tokenized([texts[place] for place in short])
+            for place, row, was in zip(short, full, were_truncated, strict=True):
+                rows[place], truncated[place], is_start[place] = row, was, False
+        # The rest of a text that was cut has at least one token: the ideograph it begins with.
+        cut = sum(was or start for was, start in zip(truncated, is_start, strict=True))
+        tokens = sum(max(0, len(row) - self._special) for row in rows)
+        unknown = sum(int(np.count_nonzero(row == self._unknown)) for row in rows)
+        return rows, TokenCounts(cut, tokens, unknown)
 
-    def _tokenised(self, texts: list[str]) -> list[NDArray[np.int32]]:
-        # A few at a time: what the tokenizer says of a token besides its id takes 30 times the memory of the id.
-        parts = (texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE))
-        return [
-            np.array(encoding.ids, dtype=np.int32)
-            for part in parts
-            for encoding in self._tokenizer.encode_batch_fast(part)
-        ]
+    def _tokenized(self, texts: list[str]) -> tuple[list[NDArray[np.int32]], list[bool]]:
+        rows: list[NDArray[np.int32]] = []
+        truncated: list[bool] = []
+        # A few at a time: the tokenizer returns 30 times as much as the ids.
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            for encoding in self._tokenizer.encode_batch_fast(texts[start : start + _TEXTS_AT_ONCE]):
+                rows.append(np.array(encoding.ids, dtype=np.int32))
+                truncated.append(bool(encoding.overflowing))
+        return rows, truncated
 
     def _start_of(self, text: str) -> str:
-        """The text up to an ideograph past the tokens that are wanted of it; all of it where there is none."""
-        enough = self.max_length + _SLACK
-        if len(text) <= enough:
-            return text
-        found = _IDEOGRAPH.search(text, enough)
+        """The text up to an ideograph behind the characters that are needed; all of it where there is none."""
+        found = _IDEOGRAPH.search(text, self.max_length + _SLACK) if self.cuts else None
         return text[: found.start()] if found else text
 
 
@@ -88,3 +165,12 @@ def _sets_ideographs_apart(content: dict[str, Any]) -> bool:
             for token in content.get("added_tokens") or ()
         )
     )
+
+
+def pad(rows: Sequence[NDArray[Any] | Sequence[int]], filler: int = 0) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows of different lengths as one array, filled up at their ends: (N, longest), and which entries are theirs."""
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    own = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    padded = np.full(own.shape, filler, dtype=np.int64)
+    padded[own] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows]) if len(rows) else ()
+    return padded, own

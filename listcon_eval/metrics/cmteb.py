@@ -1,139 +1,130 @@
 """The protocol of the model card's numbers: mean AP and MRR@k as the evaluators of mteb 1.1 computed them.
 
-AP is scikit-learn's, where tied scores form one threshold. The published MRR ordered ties by an unstable
-sort; here tied candidates keep their candidate order, so that the number does not depend on the sort in use.
+AP is scikit-learn's, where tied scores form one threshold. The published MRR ordered ties by an unstable sort, so it is
+one draw from a range. Here tied candidates keep their candidate order, and the range is reported beside the mean.
+Queries without a positive or without a negative are dropped before scoring, as `RerankingEvaluator` of mteb 1.1 does.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import average_precision_score
 
 from listcon_eval.errors import ListconError
-from listcon_eval.records import CandidateList, Mode, ScoredList
+from listcon_eval.metrics.measure import Metrics
+from listcon_eval.ordering import ranked_places
+from listcon_eval.records import NOT_RETRIEVED, CandidateList, RankedList
 
 _MRR_CUTOFFS = (1, 5, 10)
 
 
-class Evaluation(NamedTuple):
-    """The numbers of one run.
+class QueryMetrics(NamedTuple):
+    """The metrics of one query.
 
     Attributes:
-        means: measure name -> mean over queries, a fraction from 0 to 1.
-        per_query: query id -> measure name -> value, a fraction from 0 to 1.
+        values: `map`, `mrr_1`, `mrr_5`, `mrr_10`, from 0 to 1.
+        lowest: the MRRs of the worst order of tied candidates.
+        highest: the MRRs of the best one.
     """
 
-    means: dict[str, float]
-    per_query: dict[str, dict[str, float]]
+    values: dict[str, float]
+    lowest: dict[str, float]
+    highest: dict[str, float]
 
 
-def score_list(relevant: Sequence[bool], scores: Sequence[float]) -> dict[str, float]:
-    """AP and MRR@1, 5, 10 of one query.
+def query_metrics(relevant: Sequence[bool], scores: Sequence[float]) -> QueryMetrics:
+    """AP and MRR@1, 5, 10 of one query from its P labels and P scores (higher ranks first), in candidate order.
 
-    Args:
-        relevant: P labels in candidate order.
-        scores: P scores in candidate order; higher ranks first.
-
-    Returns:
-        `map`, `mrr_1`, `mrr_5`, `mrr_10` as fractions; all 0 when nothing is relevant.
+    A relevant candidate that was not retrieved adds nothing to AP, as in trec_eval.
 
     Raises:
-        ListconError: the two differ in length, or a score is not finite.
+        ListconError: the two differ in length, or a score is NaN or positive infinity.
     """
     if len(relevant) != len(scores):
-        raise ListconError(f"{len(relevant)} labels but {len(scores)} scores; expected one score a candidate.")
-    for position, score in enumerate(scores):
-        if not math.isfinite(score):
-            raise ListconError(f"The score of candidate {position} is {score}; expected a finite number.")
-    if not any(relevant):  # scikit-learn would warn; the published evaluators count 0
-        return {"map": 0.0, **{f"mrr_{k}": 0.0 for k in _MRR_CUTOFFS}}
-    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
-    first = int(np.argmax(np.asarray(relevant, dtype=bool)[order])) + 1  # rank of the first relevant one
-    precision = average_precision_score(np.asarray(relevant, dtype=int), np.asarray(scores, dtype=np.float64))
-    return {
-        "map": min(1.0, float(precision)),  # a sum of fractions, which rounding may leave a little above 1
-        **{f"mrr_{k}": 1.0 / first if first <= k else 0.0 for k in _MRR_CUTOFFS},
-    }
+        raise ListconError(f"{len(relevant)} labels but {len(scores)} scores; expected one score per candidate.")
+    for place, score in enumerate(scores):
+        if not math.isfinite(score) and score != NOT_RETRIEVED:
+            raise ListconError(f"The score of candidate {place} is {score}; expected a finite number.")
+    order = ranked_places(scores, (), "cmteb")
+    labels = np.asarray(relevant, dtype=bool)
+    if not labels[order].any():
+        nothing = _reciprocal_ranks(math.inf)
+        return QueryMetrics({"map": 0.0, **nothing}, nothing, nothing)
+    retrieved = np.asarray(scores, dtype=np.float64)[order]
+    found = labels[order]
+    precision = average_precision_score(found.astype(int), retrieved) * found.sum() / labels.sum()
+    first = int(np.argmax(found))
+    ties = retrieved == retrieved[first]
+    before = int((retrieved > retrieved[first]).sum())
+    return QueryMetrics(
+        {"map": min(1.0, float(precision)), **_reciprocal_ranks(first + 1)},  # rounding may leave it a little above 1
+        _reciprocal_ranks(before + 1 + int((ties & ~found).sum())),
+        _reciprocal_ranks(before + 1),
+    )
 
 
-def labels(candidates: CandidateList, mode: Mode) -> list[bool]:
+def _reciprocal_ranks(rank: float) -> dict[str, float]:
+    return {f"mrr_{k}": 1.0 / rank if rank <= k else 0.0 for k in _MRR_CUTOFFS}
+
+
+def labels(candidates: CandidateList, mode: str) -> list[bool]:
     """One label a candidate, in candidate order.
 
-    Conventional inference is labelled by occurrence. The published iterative script keyed labels by text,
-    writing positives first and negatives over them: equal texts share one label there, and the negative wins.
+    Conventional inference is labelled by occurrence, and so is every system without inference modes. The published
+    iterative script kept labels by text, writing positives first and negatives over them: equal texts share one label
+    there, and the negative wins.
     """
     relevant = [judgement > 0 for judgement in candidates.relevance]
-    if mode == "conventional":
+    if mode != "iterative":
         return relevant
     negative = {text for text, label in zip(candidates.passages, relevant, strict=True) if not label}
     return [text not in negative for text in candidates.passages]
 
 
-def evaluate(lists: Sequence[CandidateList], scored: Sequence[ScoredList], mode: Mode) -> Evaluation:
-    """Score a run against its candidate lists.
+def evaluate(lists: Sequence[CandidateList], ranked: Sequence[RankedList], mode: str) -> Metrics:
+    """The metrics of a run.
 
     Args:
         lists: the task's candidate lists.
-        scored: the run: one entry for every list, in any order, each with the list's candidates in its order.
-        mode: the inference mode, which decides how candidates with equal texts are labelled.
-
-    Returns:
-        Means over all queries and the values of every query, in the order of `lists`.
+        ranked: one entry a list, in the same order.
+        mode: decides how candidates with equal texts are labelled, as in `labels`.
 
     Raises:
-        ListconError: no queries, a query missing from the run, scored twice or not in the task, candidates
-            that differ, or a score that is not finite.
+        ListconError: no query has both a positive and a negative, or a list's scores cannot be measured.
     """
-    by_query = _match(lists, scored)
-    per_query: dict[str, dict[str, float]] = {}
-    for candidates in lists:
-        entry = by_query[candidates.query_id]
-        if entry.doc_ids != candidates.doc_ids:
-            raise ListconError(_difference(candidates, entry))
+    rows = {row.query_id: (labels(row, mode), own.scores) for row, own in zip(lists, ranked, strict=True)}
+    return evaluate_labelled(rows.items())
+
+
+def evaluate_labelled(rows: Iterable[tuple[str, tuple[Sequence[bool], Sequence[float]]]]) -> Metrics:
+    """The metrics of query ids with their labels and scores, as `evaluate`."""
+    found: dict[str, QueryMetrics] = {}
+    dropped: list[str] = []
+    for query_id, (relevant, scores) in rows:
+        if not any(relevant) or all(relevant):
+            dropped.append(query_id)
+            continue
         try:
-            per_query[candidates.query_id] = score_list(labels(candidates, mode), entry.scores)
+            found[query_id] = query_metrics(relevant, scores)
         except ListconError as error:
-            raise ListconError(f"Query {candidates.query_id}: {error}") from error
-    names = ("map", *(f"mrr_{k}" for k in _MRR_CUTOFFS))
-    means = {name: math.fsum(values[name] for values in per_query.values()) / len(per_query) for name in names}
-    return Evaluation(means, per_query)
-
-
-def _match(lists: Sequence[CandidateList], scored: Sequence[ScoredList]) -> Mapping[str, ScoredList]:
-    if not lists:
-        raise ListconError("No queries to evaluate: the task has no candidate lists.")
-    wanted = _unique([candidates.query_id for candidates in lists], "the task")
-    given = _unique([entry.query_id for entry in scored], "the run")
-    missing = [query_id for query_id in wanted if query_id not in given]
-    extra = [query_id for query_id in given if query_id not in wanted]
-    if missing or extra:
+            raise ListconError(f"Query {query_id}: {error}") from error
+    if not found:
         raise ListconError(
-            f"The run does not hold the task's queries: {len(missing)} missing{_few(missing)}, "
-            f"{len(extra)} not in the task{_few(extra)}."
+            f"None of the {len(dropped)} queries has both a relevant and another candidate: there is nothing to rank."
         )
-    return {entry.query_id: entry for entry in scored}
+    per_query = {query_id: row.values for query_id, row in found.items()}
+    ranges = {
+        name: bounds
+        for name in _reciprocal_ranks(1)
+        if (bounds := (_mean(r.lowest[name] for r in found.values()), _mean(r.highest[name] for r in found.values())))
+        and bounds[0] < bounds[1]
+    }
+    means = {name: _mean(row[name] for row in per_query.values()) for name in ("map", *_reciprocal_ranks(1))}
+    return Metrics(means, per_query, tuple(dropped), ranges)
 
 
-def _unique(query_ids: Sequence[str], where: str) -> dict[str, None]:
-    seen: dict[str, None] = {}  # a set that keeps its order
-    for query_id in query_ids:
-        if query_id in seen:
-            raise ListconError(f"Query {query_id} occurs twice in {where}.")
-        seen[query_id] = None
-    return seen
-
-
-def _few(query_ids: Sequence[str]) -> str:
-    return f" ({', '.join(query_ids[:3])}{', ...' if len(query_ids) > 3 else ''})" if query_ids else ""
-
-
-def _difference(candidates: CandidateList, entry: ScoredList) -> str:
-    if len(candidates.doc_ids) != len(entry.doc_ids):
-        seen = f"{len(entry.doc_ids)} candidates scored, {len(candidates.doc_ids)} in the task"
-    else:
-        pairs = enumerate(zip(candidates.doc_ids, entry.doc_ids, strict=True))
-        position, (wanted, got) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
-        seen = f"candidate {position} is {got!r} in the run, {wanted!r} in the task"
-    return f"Query {candidates.query_id}: the run's candidates are not the task's: {seen}."
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)

@@ -1,12 +1,28 @@
-"""The names of the measures: one small value whose text is option, JSON key and column header."""
+"""The names of the measures: a small value whose text is option, JSON key and column header."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
 from listcon_eval.errors import ListconError
+from listcon_eval.ordering import Protocol
 
-Protocol = Literal["cmteb", "mteb"]
+
+class Metrics(NamedTuple):
+    """The metrics of one run by one protocol, all of them from 0 to 1.
+
+    Attributes:
+        means: metric -> mean over the queries that count.
+        per_query: query id -> metric -> value; a query that was dropped is absent.
+        dropped: ids of the queries that the protocol leaves out.
+        ranges: metric -> the lowest and highest mean that any order of tied candidates gives, where they differ.
+    """
+
+    means: dict[str, float]
+    per_query: dict[str, dict[str, float]]
+    dropped: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[float, float]] = {}
 
 
 @dataclass(frozen=True, order=True)
@@ -15,7 +31,7 @@ class Measure:
 
     Attributes:
         protocol: "cmteb" (the model card's numbers) or "mteb" (the leaderboard's).
-        name: the measure's name inside its protocol: `map`, `mrr_10`; `map_at_1000`, `ndcg_at_10`.
+        name: the metric's name inside its protocol: `map`, `mrr_10`; `map_at_1000`, `ndcg_at_10`.
     """
 
     protocol: Protocol
@@ -31,15 +47,15 @@ class Measure:
         Raises:
             ListconError: no measure is written like this.
         """
-        known = {str(measure): measure for measure in (*CMTEB_MEASURES, *MTEB_MEASURES)}
-        if text in known:
-            return known[text]
-        near = difflib.get_close_matches(text, known, n=1)
+        names = {str(measure): measure for measure in (*CMTEB_MEASURES, *MTEB_MEASURES)}
+        if text in names:
+            return names[text]
+        near = difflib.get_close_matches(text, names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ListconError(f"Unknown measure {text!r}.{hint} Known: {', '.join(known)}.")
+        raise ListconError(f"Unknown measure {text!r}.{hint} Known: {', '.join(names)}.")
 
 
-CMTEB_MEASURES: tuple[Measure, ...] = tuple(Measure("cmteb", name) for name in ("map", "mrr_1", "mrr_5", "mrr_10"))
-MTEB_MEASURES: tuple[Measure, ...] = tuple(
-    Measure("mteb", name) for name in ("map_at_1000", "ndcg_at_10", "mrr_at_10", "recall_at_10")
-)
+CMTEB_MEASURES = tuple(Measure("cmteb", name) for name in ("map", "mrr_1", "mrr_5", "mrr_10"))
+MTEB_MEASURES = tuple(Measure("mteb", name) for name in ("map_at_1000", "ndcg_at_10", "mrr_at_10", "recall_at_10"))
+CARD_MAP, MAIN_SCORE = CMTEB_MEASURES[0], MTEB_MEASURES[0]
+"""The model card's measure, and the main score of the four tasks on mteb's leaderboard."""

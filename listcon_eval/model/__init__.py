@@ -1,8 +1,12 @@
-"""The torch core: the architecture, written once, and its checkpoints."""
+"""The torch core: the architecture, written once, and its checkpoints. Names are imported when they are asked for."""
 
-from listcon_eval.model.architecture import ListConConfig, ListConModel
-from listcon_eval.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_quantised
-from listcon_eval.model.sources import MINI, PUBLISHED_ID, PUBLISHED_REVISION
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from listcon_eval.model.architecture import ListConConfig, ListConModel
+    from listcon_eval.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_quantised
+    from listcon_eval.model.source import MINI, PUBLISHED_ID, PUBLISHED_REVISION, ModelSource, resolve_source
 
 __all__ = [
     "MINI",
@@ -11,7 +15,18 @@ __all__ = [
     "Checkpoint",
     "ListConConfig",
     "ListConModel",
+    "ModelSource",
     "load_checkpoint",
+    "resolve_source",
     "save_checkpoint",
     "save_quantised",
 ]
+_ARCHITECTURE = ("ListConConfig", "ListConModel")
+_SOURCE = ("MINI", "PUBLISHED_ID", "PUBLISHED_REVISION", "ModelSource", "resolve_source")
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the signature of a module's __getattr__
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "architecture" if name in _ARCHITECTURE else "source" if name in _SOURCE else "checkpoint"
+    return getattr(import_module(f"{__name__}.{home}"), name)

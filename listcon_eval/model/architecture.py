@@ -5,12 +5,14 @@ names of its published checkpoint, which the attributes here keep. Shapes in com
 P passages a list (padded to the longest), S = 1 + P rows a list (row 0 is the query), H encoder width, D list width.
 """
 
+import inspect
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import BertConfig, BertModel
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 
 QUERY_TAG, PASSAGE_TAG = 1, 0
 
@@ -20,14 +22,15 @@ class ListConConfig:
     """The sizes of a ListConRanker. All of them follow from a checkpoint; none is a constant in code.
 
     Attributes:
-        encoder: the encoder's own configuration (H = `hidden_size`); its head count is the list transformer's too.
+        encoder: the encoder's own configuration (H = `hidden_size`), a BERT's in the published checkpoint; its head
+            count is the list transformer's too.
         list_width: D, the width of the list transformer.
         list_layers: L, the number of its layers.
         feedforward_width: the inner width of its feed-forward blocks.
         list_dropout: the list transformer's dropout, which only training uses.
     """
 
-    encoder: BertConfig
+    encoder: PreTrainedConfig
     list_width: int
     list_layers: int
     feedforward_width: int = 2048
@@ -48,26 +51,14 @@ class ListAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Attend within each list.
-
-        Args:
-            x: rows of B lists, (B, S, D).
-            valid: False where a row is padding, (B, S); row 0 is always valid.
-
-        Returns:
-            (B, S, D); rows of padding hold numbers without meaning.
-        """
+        """Attend within lists, (B, S, D) -> (B, S, D); `valid` (B, S) is False where a row is padding, never row 0."""
         lists, rows, width = x.shape
         projected = functional.linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, S, 3D)
-        query, key, value = projected.view(lists, rows, 3, self.heads, -1).permute(
-            2, 0, 3, 1, 4
-        )  # (B, heads, S, D/heads)
+        split = projected.view(lists, rows, 3, self.heads, -1)
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # (B, heads, S, D/heads) each
+        dropout = self.dropout if self.training else 0.0
         passages = functional.scaled_dot_product_attention(
-            query[:, :, 1:],
-            key,
-            value,
-            attn_mask=valid[:, None, None, :],
-            dropout_p=self.dropout if self.training else 0.0,
+            query[:, :, 1:], key, value, attn_mask=valid[:, None, None, :], dropout_p=dropout
         )  # (B, heads, P, D/heads)
         # A softmax over one key is 1: what the query, seeing itself alone, attends to is its own value.
         mixed = torch.cat([value[:, :, :1], passages], dim=2)  # (B, heads, S, D/heads)
@@ -100,15 +91,8 @@ class ListTransformer(nn.Module):
 
     def __init__(self, config: ListConConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            ListTransformerLayer(
-                config.list_width,
-                config.encoder.num_attention_heads,
-                config.feedforward_width,
-                config.list_dropout,
-            )
-            for _ in range(config.list_layers)
-        )
+        sizes = (config.list_width, config.encoder.num_attention_heads, config.feedforward_width, config.list_dropout)
+        self.layers = nn.ModuleList(ListTransformerLayer(*sizes) for _ in range(config.list_layers))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Transform rows (B, S, D) of lists whose padding `valid` (B, S) marks as False."""
@@ -149,7 +133,7 @@ class ListConModel(nn.Module):
             )
         self.config = config
         width = config.list_width
-        self.encoder = BertModel(config.encoder, add_pooling_layer=False)
+        self.encoder = new_encoder(config.encoder)
         self.linear_in_embedding = nn.Linear(config.encoder.hidden_size, width)
         self.query_embedding = QueryEmbedding(width)
         self.list_transformer = ListTransformer(config)
@@ -158,65 +142,70 @@ class ListConModel(nn.Module):
         self.linear_score3 = nn.Linear(2 * width, width)
 
     def features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Encode texts one by one: BERT, mean over the tokens, projection.
-
-        Args:
-            input_ids: token ids, padded, (N, T).
-            attention_mask: 1 for tokens, 0 for padding, (N, T).
-
-        Returns:
-            One feature a text, (N, D).
-        """
+        """Encode texts (encoder, mean over the tokens, projection): ids and mask (N, T) -> (N, D)."""
         pooled = self.pool(input_ids, attention_mask)
-        # The encoder may be in a coarser format than the projection.
+        # With dtype bfloat16 the encoder alone is in it.
         projected: Tensor = self.linear_in_embedding(pooled.to(self.linear_in_embedding.weight.dtype))
         return projected
 
     def pool(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The encoder's part of `features`, (N, H): all that can be kept while only the rest is trained."""
-        return mean_over_tokens(
-            self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state, attention_mask
-        )
+        """The encoder's part of `features`: the mean of the tokens' vectors, (N, H)."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (N, T, H)
+        weights = attention_mask.unsqueeze(-1).float()  # (N, T, 1); the mean is summed in float32
+        mean: Tensor = (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1)
+        return mean.to(hidden.dtype)
 
     def logits(self, features: Tensor, valid: Tensor) -> Tensor:
-        """Score the passages of lists.
+        """Score the passages of lists: features, query first (B, S, D) -> logits (B, P), whose sigmoid is the score.
 
-        Args:
-            features: the features of B lists, query first, padded, (B, S, D).
-            valid: False where a row is padding, (B, S).
-
-        Returns:
-            One logit a passage, (B, P); a score is its sigmoid. Those of padding hold numbers without meaning.
+        `valid` (B, S) is False where a row is padding; the logits there have no meaning.
         """
-        scored: Tensor = self.linear_score1(torch.cat([self._before(features), self._after(features, valid)], dim=-1))
+        pairs = torch.cat([self._own(features), self._compared(features, valid)], dim=-1)  # (B, P, 2D)
+        scored: Tensor = self.linear_score1(pairs)
         return scored.squeeze(-1)  # (B, P)
 
-    def logits_before(self, features: Tensor) -> Tensor:
-        """The part of `logits` that no other passage has a share in: the same in every round, (B, S, D) -> (B, P).
+    def pointwise_logits(self, features: Tensor) -> Tensor:
+        """The part of `logits` that does not depend on the other passages, (B, S, D) -> (B, P) in float32.
 
-        In float32, as is `logits_after`: their sum is rounded once, as the one product in `logits` is.
+        It is the same in every round of iterative inference. `pointwise_logits + listwise_logits` are the logits
+        without the bias of `linear_score1`; both are float32 in every dtype, so that their sum is rounded once.
         """
         weight, _ = self.linear_score1.weight.float().chunk(2, dim=1)  # (1, D)
-        return functional.linear(self._before(features).float(), weight, self.linear_score1.bias.float()).squeeze(-1)
+        return functional.linear(self._own(features).float(), weight).squeeze(-1)
 
-    def logits_after(self, features: Tensor, valid: Tensor) -> Tensor:
-        """The part of `logits` that follows from the comparison within the list, (B, S, D) -> (B, P) in float32."""
+    def listwise_logits(self, features: Tensor, valid: Tensor) -> Tensor:
+        """The part of `logits` that comes from the comparison within the list, (B, S, D) -> (B, P) in float32."""
         _, weight = self.linear_score1.weight.float().chunk(2, dim=1)  # (1, D)
-        return functional.linear(self._after(features, valid).float(), weight).squeeze(-1)
+        return functional.linear(self._compared(features, valid).float(), weight).squeeze(-1)
 
-    def _before(self, features: Tensor) -> Tensor:
+    def _own(self, features: Tensor) -> Tensor:
         return functional.relu(_on_pairs(self.linear_score2, features))  # (B, P, D)
 
-    def _after(self, features: Tensor, valid: Tensor) -> Tensor:
-        compared = self.list_transformer(self.query_embedding(features), valid)  # (B, S, D)
-        return functional.relu(_on_pairs(self.linear_score3, compared))  # (B, P, D)
+    def _compared(self, features: Tensor, valid: Tensor) -> Tensor:
+        rows = self.list_transformer(self.query_embedding(features), valid)  # (B, S, D)
+        return functional.relu(_on_pairs(self.linear_score3, rows))  # (B, P, D)
 
 
-def mean_over_tokens(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The mean of the tokens' vectors, (N, T, H), where the mask, (N, T), is 1: (N, H), summed in float32."""
-    weights = attention_mask.unsqueeze(-1).float()  # (N, T, 1)
-    mean = (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1)
-    return mean.to(hidden.dtype)
+def new_encoder(config: PreTrainedConfig) -> PreTrainedModel:
+    """An encoder of the architecture that a configuration names, in float32, without a pooler where it has one."""
+    model_class: Any = MODEL_MAPPING[type(config)]
+    accepted = inspect.signature(model_class).parameters
+    options = {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
+    auto_model: Any = AutoModel
+    encoder: PreTrainedModel = auto_model.from_config(config, dtype=torch.float32, **options)
+    return encoder
+
+
+def max_tokens(encoder: nn.Module) -> int | None:
+    """How many tokens an encoder has positions for; None when nothing bounds them.
+
+    RoBERTa counts positions from its padding token's id on, so that 514 positions are 512 tokens.
+    """
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    stated: int | None = getattr(encoder.config, "max_position_embeddings", None)
+    return stated
 
 
 def _on_pairs(linear: nn.Linear, rows: Tensor) -> Tensor:

@@ -1,68 +1,64 @@
-"""Checkpoints on disk: both published layouts in, layout 1 out, every key placed or reported.
+"""Checkpoints on disk: both published layouts are read, layout 1 is written, every key is placed or reported.
 
 Layout 1: an ordinary encoder folder plus `linear_in_embedding.pt` and `list_transformer.pt`. Layout 2: one
-checkpoint that holds everything, its parts behind prefixes. Pickles are loaded with `weights_only=True`; no code of a
-checkpoint is run.
+checkpoint that holds everything, its parts behind prefixes. The encoder is any that transformers' AutoModel knows.
+Pickles are loaded with `weights_only=True`; no code of a checkpoint is run.
+
+A quantised checkpoint has layout 2. A matrix `W` (R, C) is kept as int8 and `W.row_scale` (R,) in float32, so that
+`W[i, j] ~ int8[i, j] * row_scale[i]`, the largest of each row at 127 (symmetric quantisation, as in "LLM.int8()",
+arXiv 2208.07339, without its outliers). Vectors are float16, and the file is compressed by gzip. Loading multiplies;
+everything then runs in float32.
 """
 
+import gzip
 import json
-import logging
 import pickle
 import re
-import tempfile
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
-from transformers import BertConfig, PreTrainedTokenizerFast
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
 from listcon_eval.errors import ListconError
-from listcon_eval.files import sha256_of
-from listcon_eval.model.architecture import ListConConfig, ListConModel
-from listcon_eval.model.folder import read_encoder_config, read_tokenizer
-from listcon_eval.model.quantised import QUANTISED_FILE, dequantised, packed, unpacked
-from listcon_eval.model.sources import Source, resolve
+from listcon_eval.files import sha256_of_file, sha256_of_texts, swapped_folder
+from listcon_eval.model.architecture import ListConConfig, ListConModel, new_encoder
+from listcon_eval.model.source import ModelSource, resolve_source
+from listcon_eval.model.tokenizer import check_no_lfs_pointer, load_tokenizer
 
-logger = logging.getLogger(__name__)
+QUANTISED_FILE = "model.safetensors.gz"
 
-_LIST_FILE = "list_transformer.pt"
-_LINEAR_FILE = "linear_in_embedding.pt"
+_LIST_FILE, _LINEAR_FILE = "list_transformer.pt", "linear_in_embedding.pt"
 _ENCODER_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
+    *("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
     QUANTISED_FILE,
 )
-_ALIGNMENT = 64  # bytes: what torch gives to every tensor of its own
-# What a file of weights that is damaged, or none, raises by its format.
-_UNREADABLE = (
-    OSError,
-    SafetensorError,
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    KeyError,
-    ValueError,
-    TypeError,
-    zlib.error,
+_DECISIVE_SUFFIXES = {".safetensors", ".gz", ".bin", ".pt", ".json", ".txt", ".model", ".jinja"}
+_SCALE = ".row_scale"
+# A gzip file of megabytes can unpack to terabytes. A quantised model of the published size takes 0.4 GiB.
+_MAX_HEADER_BYTES, _MAX_BYTES = 16 * 2**20, 2 * 2**30
+_ALIGNMENT = 64  # bytes: what torch gives to every tensor it allocates
+# What a damaged file of weights raises, by its format.
+_UNREADABLE = (OSError, SafetensorError, RuntimeError, EOFError, KeyError, ValueError, TypeError, zlib.error)
+# Every part of the model but the encoder, whose names follow from its configuration.
+_LIST_NAMES = re.compile(
+    r"(linear_in_embedding|query_embedding|linear_score[123]|list_transformer\.layers\.\d+)\.", flags=re.ASCII
 )
-_DEAD_LAYER = "list_transformer_layer."
-# Keys that carry nothing this model uses: the published code's unused template layer, BERT's pooler (features are
-# means over tokens) and index buffers that older transformers saved.
-_IGNORED_NAMES = (
-    _DEAD_LAYER,
-    "encoder.pooler.",
-    "encoder.embeddings.position_ids",
-    "encoder.embeddings.token_type_ids",
+# Weights that no score depends on: the published code's unused template layer, poolers (features are means over
+# tokens), heads of pre-training, and index buffers that older versions of transformers saved.
+_UNUSED = re.compile(
+    r"(^|\.)(list_transformer_layer\.|pooler\.|cls\.(predictions|seq_relationship)\.|lm_head\."
+    r"|discriminator_predictions\.|generator_(predictions|lm_head)\.|(position_ids|token_type_ids|inv_freq)$)"
 )
 
 
@@ -75,59 +71,63 @@ class Checkpoint:
         tokenizer: its tokenizer.
         source: where it came from.
         layout: 1 or 2, as in the module's docstring.
-        ignored: the keys that were left out because their names say that nothing uses them.
+        ignored: the keys in its files that no score depends on.
     """
 
     model: ListConModel
     tokenizer: PreTrainedTokenizerFast
-    source: Source
+    source: ModelSource
     layout: int
     ignored: tuple[str, ...]
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 over the weights, the configuration and the tokenizer: what decides every score."""
-        wanted = [
-            path
-            for path in self.source.folder.iterdir()
-            if path.is_file() and path.suffix in {".safetensors", ".gz", ".bin", ".pt", ".json", ".txt"}
-        ]
-        return sha256_of(wanted)
+        """SHA-256 over the files of weights, configuration and tokenizer: what decides every score."""
+        paths = (path for path in self.source.folder.iterdir() if path.is_file() and path.suffix in _DECISIVE_SUFFIXES)
+        return sha256_of_texts(text for path in sorted(paths) for text in (path.name, sha256_of_file(path)))
 
 
-def load_checkpoint(path_or_id: str | Path, revision: str | None = None) -> Checkpoint:
-    """Load a checkpoint of either layout from a folder or the hub.
+def load_checkpoint(model: str | Path | ModelSource, revision: str | None = None) -> Checkpoint:
+    """Load a checkpoint of either layout.
+
+    Args:
+        model: a folder, a hub id, or the result of `resolve_source`.
+        revision: the hub revision.
 
     Raises:
-        ListconError: when it cannot be found or read, or when keys are missing, unexpected or of a wrong shape: one
-            error that lists them all.
+        ListconError: it cannot be found or read, or keys are missing, unexpected or of a wrong shape: one error that
+            lists them all.
     """
-    source = resolve(path_or_id, revision)
-    layout = 1 if (source.folder / _LIST_FILE).exists() or (source.folder / _LINEAR_FILE).exists() else 2
-    tensors = _read_layout_1(source.folder) if layout == 1 else dequantised(_read_tensors(_encoder_file(source.folder)))
-    encoder_config = read_encoder_config(source.folder)
-    placed, ignored, unexpected = _place(tensors, source.folder)
-    config = _config_of(encoder_config, placed, source.folder)
-    model = _build(config, placed, unexpected, source.folder)
-    if ignored:
-        names = sorted({next(name for name in _IGNORED_NAMES if key.startswith(name)) for key in ignored})
-        logger.warning("%s: ignored %d keys that nothing uses (%s)", path_or_id, len(ignored), ", ".join(names))
-    return Checkpoint(model, read_tokenizer(source.folder), source, layout, tuple(ignored))
+    source = model if isinstance(model, ModelSource) else resolve_source(model, revision)
+    folder = source.folder
+    layout = 1 if _has_list_files(folder) else 2
+    tensors = _read_layout_1(folder) if layout == 1 else _read_tensors(_encoder_file(folder))
+    encoder = _read_encoder_config(folder)
+    placed, ignored, unexpected = _place(tensors, encoder, folder)
+    network = _build(_config_of(encoder, placed, folder), placed, unexpected, folder)
+    tokenizer = load_tokenizer(folder)
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= encoder.vocab_size:
+        raise ListconError(
+            f"the tokenizer in {folder} has token ids up to {largest}, and the encoder has embeddings for "
+            f"{encoder.vocab_size}: they do not belong together"
+        )
+    return Checkpoint(network, tokenizer, source, layout, tuple(ignored))
 
 
 def holds_listconranker(folder: Path) -> bool:
-    """Whether a folder's files are those of a ListConRanker, of either layout and whole or not; reads no weights.
+    """Whether a folder's files are those of a ListConRanker, complete or not. No weights are read.
 
     Raises:
         ListconError: its weights cannot be read.
     """
-    if (folder / _LIST_FILE).exists() or (folder / _LINEAR_FILE).exists():
-        return True
-    return any(name.endswith("linear_in_embedding.weight") for name in names_of_weights(folder))
+    return _has_list_files(folder) or any(
+        name.endswith("linear_in_embedding.weight") for name in names_of_weights(folder)
+    )
 
 
 def names_of_weights(folder: Path) -> list[str]:
-    """The names of the weights in a model's folder, which are not read; none when it has no file of weights.
+    """The names of the weights in a model's folder; empty when it has no file of weights. No weights are read.
 
     Raises:
         ListconError: the file cannot be read.
@@ -135,49 +135,82 @@ def names_of_weights(folder: Path) -> list[str]:
     path = next((folder / name for name in _ENCODER_FILES if (folder / name).exists()), None)
     if path is None:
         return []
-    try:
-        if path.name.endswith(".index.json"):
-            return list(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
+    with _reading(path):
+        if path.suffix == ".json":
+            return list(_shards(path))
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return list(file.keys())
-        if path.name == QUANTISED_FILE:
-            return list(unpacked(path.read_bytes()))
-        return list(torch.load(path, map_location="meta", weights_only=True, mmap=True))
-    except _UNREADABLE as error:
-        raise ListconError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
+        if path.suffix == ".gz":
+            with gzip.open(path) as compressed:
+                return list(_read_header(compressed)[1])
+        # Files of before torch 1.6 are no zip files and cannot be mapped.
+        return list(torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path)))
 
 
 def save_checkpoint(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
-    """Write a checkpoint in layout 1, whole files only, and return its folder.
+    """Write a checkpoint in layout 1 and return its folder, which is replaced whole or not at all.
 
     The unused template layer is written too (a copy of the first layer, as at the published code's start): its
     loader is strict about it.
+
+    Raises:
+        ListconError: the folder exists and holds something else than a checkpoint.
     """
     tensors = _tensors_of(model)
-    encoder = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
-    linear = {key.rpartition(".")[2]: value for key, value in tensors.items() if key.startswith("linear_in_embedding.")}
-    lists = {key: value for key, value in tensors.items() if not key.startswith(("encoder.", "linear_in_embedding."))}
+    encoder = {key.removeprefix("encoder."): tensors.pop(key) for key in list(tensors) if key.startswith("encoder.")}
+    linear = {name: tensors.pop(f"linear_in_embedding.{name}") for name in ("weight", "bias")}
     first = "list_transformer.layers.0."
-    lists |= {
-        _DEAD_LAYER + key.removeprefix(first): value.clone() for key, value in lists.items() if key.startswith(first)
+    template = {
+        f"list_transformer_layer.{key.removeprefix(first)}": value.clone()
+        for key, value in tensors.items()
+        if key.startswith(first)
     }
-    with _staged(model, tokenizer, folder) as staged:
+    with _replaced(model, tokenizer, folder) as staged:
         save_file(encoder, staged / "model.safetensors", metadata={"format": "pt"})
         torch.save(linear, staged / _LINEAR_FILE)
-        torch.save(lists, staged / _LIST_FILE)
+        torch.save(tensors | template, staged / _LIST_FILE)
     return folder
 
 
 def save_quantised(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
-    """Write a checkpoint with int8 matrices in layout 2, whole files only, and return its folder.
+    """Write a checkpoint with int8 matrices in layout 2 and return its folder, replaced whole or not at all.
 
     It is a quarter of the size or less. This package loads it; the published code does not.
+
+    Raises:
+        ListconError: the folder exists and holds something else than a checkpoint.
     """
-    tensors = _tensors_of(model)
-    with _staged(model, tokenizer, folder) as staged:
-        (staged / QUANTISED_FILE).write_bytes(packed(tensors))
+    content = gzip.compress(save(quantised(_tensors_of(model)), metadata={"format": "pt"}), mtime=0)
+    with _replaced(model, tokenizer, folder) as staged:
+        (staged / QUANTISED_FILE).write_bytes(content)
     return folder
+
+
+def quantised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint with its matrices in int8, as the module's docstring says."""
+    small: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.dim() != 2:
+            small[name] = tensor.half()
+            continue
+        scale = (tensor.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)  # a row of zeros too
+        small[name] = (tensor / scale[:, None]).round().to(torch.int8)
+        small[name + _SCALE] = scale
+    return small
+
+
+def _dequantised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Multiply int8 matrices by their scales; other tensors are left as they are."""
+    full = {name: tensor for name, tensor in tensors.items() if not name.endswith(_SCALE)}
+    for name in [name for name, tensor in full.items() if tensor.dtype == torch.int8]:
+        scale = tensors.get(name + _SCALE)
+        if scale is None or scale.shape != full[name].shape[:1]:
+            found = "are missing" if scale is None else f"have the shape {tuple(scale.shape)}"
+            shape = tuple(full[name].shape)
+            raise ValueError(f"{name} is an int8 matrix of the shape {shape}, and its scales ({name}{_SCALE}) {found}")
+        full[name] = full[name].float() * scale.float()[:, None]
+    return full
 
 
 def _tensors_of(model: ListConModel) -> dict[str, Tensor]:
@@ -186,24 +219,51 @@ def _tensors_of(model: ListConModel) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _staged(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Iterator[Path]:
-    """A temporary folder with configuration and tokenizer; what is in it at the end moves to `folder`.
-
-    Weights of another format that were there before go, so that the folder holds one model.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        staged = Path(temporary)
+def _replaced(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Iterator[Path]:
+    """A new folder with configuration and tokenizer, which takes the place of `folder` at the end."""
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_dir() or path.suffix not in _DECISIVE_SUFFIXES | {".md"}:
+            raise ListconError(
+                f"{folder} holds {path.name}, which is no part of a checkpoint, and saving replaces the whole folder: "
+                "give another one"
+            )
+    with swapped_folder(folder) as staged:
         model.config.encoder.save_pretrained(staged)
         tokenizer.save_pretrained(staged)
         yield staged
-        folder.mkdir(exist_ok=True)
-        for name in _ENCODER_FILES:
-            if not (staged / name).exists():
-                (folder / name).unlink(missing_ok=True)
-        for path in staged.iterdir():
-            path.chmod(0o644)  # safetensors writes 0600
-            path.replace(folder / path.name)
+
+
+def _read_encoder_config(folder: Path) -> PreTrainedConfig:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ListconError(f"no config.json in {folder}: a checkpoint folder holds its encoder's configuration")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        model_type = values.pop("model_type", "bert")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ListconError(f"{path} is not a JSON object: {error}") from error
+    # A checkpoint of layout 2 may name a class of its own here, whose code is not run: its encoder is a BERT.
+    if "listcon" in str(model_type).lower().replace("_", "").replace("-", ""):
+        model_type = "bert"
+    if model_type not in CONFIG_MAPPING:
+        raise ListconError(f"{path} names the model type {model_type!r}, which this version of transformers lacks")
+    for name in ("auto_map", "architectures"):
+        values.pop(name, None)
+    if model_type == "bert":  # whose sizes have defaults that are BERT-base's
+        needed = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+        if missing := [name for name in needed if not isinstance(values.get(name), int)]:
+            raise ListconError(f"{path} is no BERT configuration: it lacks {', '.join(missing)}")
+    try:
+        config: PreTrainedConfig = CONFIG_MAPPING[model_type](**values)
+    except Exception as error:  # each configuration class checks its fields in its own way
+        raise ListconError(f"{path} is no configuration of a {model_type}: {_first_line(error)}") from error
+    if getattr(config, "is_encoder_decoder", False):
+        raise ListconError(f"{path} is the configuration of a {model_type}, which has a decoder: an encoder is needed")
+    return config
+
+
+def _has_list_files(folder: Path) -> bool:
+    return (folder / _LIST_FILE).exists() or (folder / _LINEAR_FILE).exists()
 
 
 def _encoder_file(folder: Path) -> Path:
@@ -215,32 +275,78 @@ def _encoder_file(folder: Path) -> Path:
 
 
 def _read_layout_1(folder: Path) -> dict[str, Tensor]:
-    """Read the three files of layout 1 under the names of layout 2, each part with its own prefix."""
     for name in (_LIST_FILE, _LINEAR_FILE):
         if not (folder / name).exists():
             raise ListconError(f"{folder} lacks {name}: a checkpoint of layout 1 has {_LIST_FILE} and {_LINEAR_FILE}")
+    linear = _read_tensors(folder / _LINEAR_FILE)
     tensors = {f"encoder.{key}": value for key, value in _read_tensors(_encoder_file(folder)).items()}
-    tensors |= {f"linear_in_embedding.{key}": value for key, value in _read_tensors(folder / _LINEAR_FILE).items()}
+    tensors |= {f"linear_in_embedding.{re.sub(r'^(module|_orig_mod)[.]', '', key)}": linear[key] for key in linear}
     return tensors | _read_tensors(folder / _LIST_FILE)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.name.endswith(".index.json"):
-            shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+    """The tensors in a file of weights of any format, dequantised."""
+    with _reading(path):
+        if path.suffix == ".json":
+            shards = sorted(set(_shards(path).values()))
             return {key: value for shard in shards for key, value in _read_tensors(path.parent / shard).items()}
-        if path.name == QUANTISED_FILE:
-            return unpacked(path.read_bytes())
-        loaded = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        loaded: Any
+        if path.suffix == ".gz":
+            loaded = _read_compressed(path)
+        elif path.suffix == ".safetensors":
+            loaded = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+            raise ValueError(f"it holds a {type(loaded).__name__}, and a dictionary of tensors is needed")
+        return _dequantised(loaded)
+
+
+def _shards(index: Path) -> dict[str, str]:
+    """Which file of a sharded checkpoint holds each tensor."""
+    return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+
+
+def _read_compressed(path: Path) -> dict[str, Tensor]:
+    with gzip.open(path) as file:
+        start, header = _read_header(file)
+        size = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if size > _MAX_BYTES:
+            raise ValueError(f"its header says {size} bytes, and files over {_MAX_BYTES} are not unpacked")
+        content = file.read(size)
+        if file.read(1):
+            raise ValueError(f"it unpacks to more than the {size} bytes that its header says")
+    return load(start + content)
+
+
+def _read_header(file: gzip.GzipFile) -> tuple[bytes, dict[str, Any]]:
+    """The header of a safetensors file (8 bytes of length, then JSON): its bytes, and its entries by tensor."""
+    length = file.read(8)
+    size = int.from_bytes(length, "little")
+    if len(length) < 8 or not 2 <= size <= _MAX_HEADER_BYTES:
+        raise ValueError("it is not a compressed safetensors file")
+    header = file.read(size)
+    entries: dict[str, Any] = dict(json.loads(header))
+    entries.pop("__metadata__", None)
+    return length + header, entries
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what a damaged file of weights raises into one message."""
+    try:
+        check_no_lfs_pointer(path)
+        yield
+    except pickle.UnpicklingError as error:  # torch's own message advises to run the file's code
+        raise ListconError(
+            f"cannot read the weights {path}: the file is damaged, or its pickle holds more than tensors"
+        ) from error
     except _UNREADABLE as error:
-        raise ListconError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from error
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ListconError(f"{path} holds a {type(loaded).__name__}: expected a dictionary of tensors")
-    return dict(loaded)
+        raise ListconError(f"cannot read the weights {path}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _prefix(keys: Iterable[str], ending: str, folder: Path) -> str:
@@ -252,43 +358,51 @@ def _prefix(keys: Iterable[str], ending: str, folder: Path) -> str:
     return found[0].removesuffix(ending)
 
 
-def _place(tensors: Mapping[str, Tensor], folder: Path) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """Give every tensor its name in `ListConModel`: (placed, ignored keys, keys without a place)."""
-    ways = (
-        (_prefix(tensors, "embeddings.word_embeddings.weight", folder), "encoder."),
+def _place(
+    tensors: Mapping[str, Tensor], encoder: PreTrainedConfig, folder: Path
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """Give every tensor its name in `ListConModel`, whatever prefix it has in the file.
+
+    Returns:
+        The tensors by name, the keys that no score depends on, and the keys without a place.
+    """
+    with torch.device("meta"):
+        network = new_encoder(encoder)
+    names = {f"encoder.{name}" for name in network.state_dict()}
+    table = network.get_input_embeddings().weight
+    table_name = next(name for name, parameter in network.named_parameters() if parameter is table)
+    # The first BERT checkpoints have TensorFlow's names for the weights of layer norms.
+    old_names = re.compile(r"LayerNorm\.(gamma|beta)$")
+    new_names = {"gamma": "LayerNorm.weight", "beta": "LayerNorm.bias"}
+    tensors = {old_names.sub(lambda match: new_names[match[1]], key): value for key, value in tensors.items()}
+    prefixes = (
+        (_prefix(tensors, table_name, folder), "encoder."),
         (_prefix(tensors, "linear_in_embedding.weight", folder), ""),
         (_prefix(tensors, "query_embedding.query_embedding.weight", folder), ""),
-    )
-    known = re.compile(
-        r"encoder\.(embeddings|encoder)\.|linear_in_embedding\.|query_embedding\.|linear_score[123]\.|list_transformer\.layers\.\d+\."
     )
     placed: dict[str, Tensor] = {}
     ignored: list[str] = []
     unexpected: list[str] = []
     for key, tensor in tensors.items():
-        names = [target + key.removeprefix(prefix) for prefix, target in ways if key.startswith(prefix)]
-        if any(name.startswith(_IGNORED_NAMES) for name in names):
-            ignored.append(next(name for name in names if name.startswith(_IGNORED_NAMES)))
-        elif name := next((name for name in names if known.match(name)), None):
-            placed[name] = tensor
+        candidates = [target + key.removeprefix(prefix) for prefix, target in prefixes if key.startswith(prefix)]
+        found = next((name for name in candidates if name in names or _LIST_NAMES.match(name)), None)
+        if found is not None and found not in placed:
+            placed[found] = tensor
         else:
-            unexpected.append(key)
+            (ignored if _UNUSED.search(key) else unexpected).append(key)
     return placed, ignored, unexpected
 
 
-def _config_of(encoder: BertConfig, placed: Mapping[str, Tensor], folder: Path) -> ListConConfig:
+def _config_of(encoder: PreTrainedConfig, placed: Mapping[str, Tensor], folder: Path) -> ListConConfig:
     layers = {int(match[1]) for key in placed if (match := re.match(r"list_transformer\.layers\.(\d+)\.", key))}
     if not layers:
         raise ListconError(f"{folder} is no ListConRanker checkpoint: it has no list_transformer.layers")
-    inner = next(
-        (value for key, value in placed.items() if re.match(r"list_transformer\.layers\.\d+\.linear1\.weight", key)),
-        None,
-    )
+    inner = placed.get(f"list_transformer.layers.{min(layers)}.linear1.bias")
     return ListConConfig(
         encoder=encoder,
-        list_width=placed["linear_in_embedding.weight"].shape[0],
+        list_width=len(placed["query_embedding.query_embedding.weight"].T),
         list_layers=max(layers) + 1,
-        feedforward_width=inner.shape[0] if inner is not None else ListConConfig.feedforward_width,
+        feedforward_width=ListConConfig.feedforward_width if inner is None else inner.numel(),
     )
 
 
@@ -299,24 +413,27 @@ def _build(config: ListConConfig, placed: Mapping[str, Tensor], unexpected: list
     except ValueError as error:
         raise ListconError(f"{folder}: {error}") from error
     expected = {key: value.shape for key, value in model.state_dict().items()}
-    missing = sorted(set(expected) - set(placed))
-    unexpected = sorted([*unexpected, *(set(placed) - set(expected))])
     misshaped = [
         f"{key}: {tuple(value.shape)} here, {tuple(expected[key])} by the configuration and the other weights"
         for key, value in sorted(placed.items())
         if key in expected and value.shape != expected[key]
     ]
-    problems = [("missing", missing), ("unexpected", unexpected), ("of a wrong shape", misshaped)]
-    if any(keys for _, keys in problems):
-        parts = [f"{len(keys)} {what}:\n  " + "\n  ".join(keys) for what, keys in problems if keys]
+    problems = {
+        "missing": sorted(set(expected) - set(placed)),
+        "unexpected": sorted([*unexpected, *(set(placed) - set(expected))]),
+        "of a wrong shape": misshaped,
+        "of whole numbers": sorted(key for key, value in placed.items() if not value.is_floating_point()),
+    }
+    if any(problems.values()):
+        parts = [f"{len(keys)} {what}:\n  " + "\n  ".join(keys) for what, keys in problems.items() if keys]
         raise ListconError(f"the weights in {folder} do not make a ListConRanker; keys " + "\nkeys ".join(parts))
     model.load_state_dict({key: _aligned(value.float()) for key, value in placed.items()}, assign=True)
     return model.eval()
 
 
 def _aligned(tensor: Tensor) -> Tensor:
-    """A tensor at the start of a vector register's width in memory; a copy, where a file has it elsewhere.
+    """A tensor whose memory starts at a multiple of 64 bytes: a copy where the file has it elsewhere.
 
-    Matrix products round by where their operands begin: one model would have other scores from another file.
+    How a matrix product rounds depends on it, so one model would have other scores from another file.
     """
     return tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()

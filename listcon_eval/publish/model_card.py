@@ -1,7 +1,6 @@
 """The results of a model card: the `model-index` of its front matter, and its comparison table.
 
-A card belongs to its author: only the `model-index` block and what stands between the table's markers are replaced,
-everything else stays as it is, byte for byte.
+Only the `model-index` block and the text between the table's markers are replaced; every other byte of a card stays.
 """
 
 import re
@@ -13,14 +12,16 @@ import yaml
 from huggingface_hub import EvalResult
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from listcon_eval.data import OFFICIAL
+from listcon_eval.data import resolve_official
 from listcon_eval.errors import ListconError
 from listcon_eval.files import write_text
-from listcon_eval.publish.chosen import official_of, reasons_against
-from listcon_eval.report import comparison
-from listcon_eval.report.block import has_block, markdown_block, with_block
-from listcon_eval.results import RunRecord
+from listcon_eval.publish.eligibility import choose_results, publish_blockers
+from listcon_eval.report.formats import has_block, line_break_of, with_block
+from listcon_eval.report.table import comparison_tables
+from listcon_eval.results import Result
+from listcon_eval.tables import one_line
 
+_KEY_LINE = re.compile(r"^[\"']?model-index[\"']?\s*:")
 CARD_METRICS = ("map", "mrr_1", "mrr_10", "mrr_5")  # in the published card's order
 _KEY = "model-index"
 _FRONT_MATTER = re.compile(
@@ -28,23 +29,15 @@ _FRONT_MATTER = re.compile(
 )
 
 
-def model_index(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """The `model-index` of runs, in the card's metric names and percent, as `huggingface_hub` makes it.
-
-    The revision is that of the data that was measured: mteb's copy of the data set that the card names.
-
-    Raises:
-        ListconError: a run is not official, or its numbers were changed; gives every reason.
-    """
-    reasons = [reason for record in records for reason in reasons_against(record)]
+def _model_index(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The `model-index` of runs: the card's metric names, in percent, with the revision of mteb's copy of the data."""
+    reasons = [reason for result in results for reason in publish_blockers(result)]
     if reasons:
         raise ListconError("no model card results:\n" + "\n".join(f"  - {reason}" for reason in reasons))
-    results = []
-    for record in records:
-        task = official_of(record)
-        if task is None:
-            raise ListconError(f"{record.task} is no official task")
-        results += [
+    rows = []
+    for result in results:
+        task = resolve_official(result.task)
+        rows += [
             EvalResult(
                 task_type="Reranking",
                 dataset_type=task.card_dataset,
@@ -53,65 +46,70 @@ def model_index(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
                 dataset_split=task.split,
                 dataset_revision=task.revision,
                 metric_type=metric,
-                metric_value=100 * record.cmteb[metric],
+                metric_value=100 * result.cmteb[metric],
             )
             for metric in CARD_METRICS
         ]
-    index: list[dict[str, Any]] = eval_results_to_model_index(records[0].model.rpartition("/")[2], results)
+    index: list[dict[str, Any]] = eval_results_to_model_index(results[0].model.rpartition("/")[2], rows)
     return index
 
 
-def front_matter_block(index: Sequence[Mapping[str, Any]], signatures: Sequence[str], line_break: str = "\n") -> str:
-    r"""The `model-index` block as YAML, every number's signature in a comment: `model-index:\n# signature: ...`."""
-    body = str(yaml.dump({_KEY: list(index)}, sort_keys=False, allow_unicode=True, line_break=line_break))
-    key, _, rest = body.partition(line_break)
-    return line_break.join([key, *(f"# signature: {signature}" for signature in signatures), rest])
-
-
-def update_readme(path: Path, records: Sequence[RunRecord]) -> list[str]:
-    """Put runs' results into a model card's README, and return in words what was changed.
-
-    Results that the card has of other data stay; those of the same data are replaced. A README without front matter
-    gets one. A table between `<!-- listcon-eval table -->` and `<!-- end -->` is made anew.
-
-    Args:
-        path: the README.
-        records: the runs, one a task, of one model.
+def model_card_front_matter(paths: Sequence[Path], mode: str) -> str:
+    """The front matter of a model card with the results of one mode, with its `---` lines.
 
     Raises:
-        ListconError: as `model_index`; or the README cannot be read, its front matter is no YAML, or a marker has
-            no end.
+        ListconError: as `choose_results`, or a run may not be published; gives every reason.
     """
-    index = model_index(records)
+    results = choose_results(paths, mode)
+    return f"---\n{_block_text(_model_index(results), results)}---"
+
+
+def _block_text(index: Sequence[Mapping[str, Any]], results: Sequence[Result], line_break: str = "\n") -> str:
+    """The `model-index` block as YAML, with the runs' signatures in comments."""
+    body = str(yaml.dump({_KEY: list(index)}, sort_keys=False, allow_unicode=True, line_break=line_break))
+    key, _, rest = body.partition(line_break)
+    return line_break.join([key, *(f"# signature: {one_line(str(result.signature))}" for result in results), rest])
+
+
+def update_model_card(path: Path, paths: Sequence[Path], mode: str) -> list[str]:
+    """Put results into a model card, and say in words what was changed.
+
+    The card's results on the same data are replaced, others stay. A card without front matter gets one. A table between
+    `<!-- listcon-eval table -->` and `<!-- end -->` is replaced.
+
+    Raises:
+        ListconError: as `model_card_front_matter`; or the card cannot be read, its front matter is not YAML or has
+            two keys `model-index`, or a marker has no end.
+    """
+    results = choose_results(paths, mode)
+    index = _model_index(results)
     try:
         text = path.read_bytes().decode("utf-8")
     except (OSError, ValueError) as error:
         raise ListconError(f"{path} cannot be read as a model card: {error}") from error
-    changed = [f"{_KEY}: {', '.join(record.task for record in records)}"]
-    line_break = _line_break(text)
-    text = _with_front_matter(text, index, [record.signature for record in records], line_break, path)
+    changed = [f"{_KEY}: {', '.join(result.task for result in results)}"]
+    text = _with_front_matter(text, index, results, line_break_of(text), path)
     if has_block(text):
-        tables = comparison(records, with_published=True, official_order=[task.name for task in OFFICIAL])
-        text = with_block(text, markdown_block(tables, records), path)
+        text = with_block(text, comparison_tables(results, with_published=True), path)
         changed.append("the comparison table")
     write_text(path, text)
     return changed
 
 
-def _line_break(text: str) -> str:
-    found = re.search(r"\r\n|\n|\r", text)
-    return found[0] if found else "\n"
-
-
 def _with_front_matter(
-    text: str, index: list[dict[str, Any]], signatures: Sequence[str], line_break: str, path: Path
+    text: str, index: list[dict[str, Any]], results: Sequence[Result], line_break: str, path: Path
 ) -> str:
     match = _FRONT_MATTER.match(text)
     if match is None:
-        return f"---{line_break}{front_matter_block(index, signatures, line_break)}---{line_break}{text}"
+        return f"---{line_break}{_block_text(index, results, line_break)}---{line_break}{text}"
     header = match[3]
     known = _parsed(header, path)
-    block = front_matter_block(_merged(known.get(_KEY), index), signatures, line_break)
+    keys = sum(_KEY_LINE.match(line) is not None for line in header.splitlines())
+    if keys > 1:
+        raise ListconError(
+            f"{path}: its front matter has {keys} keys {_KEY}, of which readers take one: leave the right one"
+        )
+    block = _block_text(_merged(known.get(_KEY), index), results, line_break)
     start, end = _block(header)
     replaced = header[:start] + block + header[end:]
     if not _is_changed_in_one_key(known, replaced):
@@ -133,19 +131,19 @@ def _parsed(header: str, path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(header)
     except yaml.YAMLError as error:
-        raise ListconError(f"{path}: its front matter is no YAML: {error}") from error
+        raise ListconError(f"{path}: its front matter is not YAML: {error}") from error
     if content is not None and not isinstance(content, dict):
         raise ListconError(f"{path}: its front matter is a {type(content).__name__}; expected keys with values")
     return content or {}
 
 
 def _block(header: str) -> tuple[int, int]:
-    """Where the lines of `model-index` start and end in a front matter; at its end when it has none."""
+    """Where the lines of `model-index` start and end in a front matter; both at its end when it has none."""
     start = end = None
     place = 0
     for line in header.splitlines(keepends=True):
         if start is None:
-            if re.match(rf"[\"']?{_KEY}[\"']?\s*:", line):
+            if _KEY_LINE.match(line):
                 start, end = place, place + len(line)
         elif line[:1] in (" ", "\t", "-"):
             end = place + len(line)
@@ -156,7 +154,7 @@ def _block(header: str) -> tuple[int, int]:
 
 
 def _merged(known: object, index: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The card's own index with the new results in the place of those of the same data."""
+    """The card's own index, with the new results instead of those on the same data."""
     (own,) = index
     models = [model for model in known if isinstance(model, dict)] if isinstance(known, list) else []
     same = next(

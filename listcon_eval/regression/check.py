@@ -1,45 +1,39 @@
-"""Hold runs against a baseline: what fell, what rose, what cannot be judged, and which queries moved."""
+"""Compare runs with a baseline: what fell, what rose, what is not comparable, and which queries changed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
-import numpy as np
-
-from listcon_eval.compare.statistics import LEVEL, holm, randomisation_test
+from listcon_eval.comparison.statistics import LEVEL, holm, randomisation_test, resamples_for
 from listcon_eval.errors import ListconError
 from listcon_eval.metrics import Measure
-from listcon_eval.regression.baseline import Baseline, Entry, Key
+from listcon_eval.regression.baseline import Baseline, BaselineRun, RunKey
+from listcon_eval.results import Signature
 
 DEFAULT_TOLERANCE = 0.001
-_MOST_MOVED = 5
+_MAX_CHANGED = 10
 _ROUNDING = 1e-6  # of the values in a baseline file
+Pairs = dict[RunKey, tuple[BaselineRun, BaselineRun]]
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far a mean may fall, as a fraction: 0.001 is a tenth of a percent point.
+    """How far a mean may fall, as a fraction: 0.001 is a tenth of a percent point."""
 
-    Attributes:
-        everywhere: for every measure that has none of its own.
-        own: measure (as `cmteb:map`) -> its own.
-    """
-
-    everywhere: float = DEFAULT_TOLERANCE
-    own: Mapping[str, float] = field(default_factory=dict)
+    default: float = DEFAULT_TOLERANCE  # for every measure that has none of its own
+    by_measure: Mapping[str, float] = field(default_factory=dict)  # measure (as `cmteb:map`) -> its own
 
     def of(self, measure: str) -> float:
         """The tolerance of a measure."""
-        return self.own.get(measure, self.everywhere)
+        return self.by_measure.get(measure, self.default)
 
     @classmethod
     def parse(cls, given: Sequence[str]) -> "Tolerances":
         """Read `0.001` and `cmteb:map=0.002`.
 
         Raises:
-            ListconError: something else was given, or a measure that there is not.
+            ListconError: something else was given, or an unknown measure.
         """
-        everywhere, own = DEFAULT_TOLERANCE, {}
+        default, own = DEFAULT_TOLERANCE, {}
         for text in given:
             name, separator, value = text.rpartition("=")
             try:
@@ -51,38 +45,20 @@ class Tolerances:
             if separator:
                 own[str(Measure.parse(name))] = number
             else:
-                everywhere = number
-        return cls(everywhere, own)
-
-
-class Query(NamedTuple):
-    """One query's value then and now."""
-
-    query_id: str
-    before: float
-    after: float
+                default = number
+        return cls(default, own)
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One measure of one run beside its baseline.
+class MetricChange:
+    """One measure of one run beside its baseline."""
 
-    Attributes:
-        key: task, mode and precision.
-        measure: the measure, as `cmteb:map`.
-        before: the baseline's mean, 0 to 1.
-        after: today's.
-        tolerance: how far it may fall.
-        queries: those that moved in the direction of the mean, the farthest first.
-        p: the p-value of the fall, corrected for all falls of the check; None when it was not tested.
-    """
-
-    key: Key
-    measure: str
-    before: float
-    after: float
-    tolerance: float
-    queries: tuple[Query, ...]
+    key: RunKey
+    measure: str  # the measure, as `cmteb:map`
+    before: float  # the baseline's mean, 0 to 1
+    after: float  # today's
+    tolerance: float  # how far it may fall
+    # the p-value of the fall, corrected for the falls of this measure; None when it was not tested
     p: float | None = None
 
     @property
@@ -107,136 +83,149 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class ChangedQuery:
+    """A query of a failed metric, with the failed measure that fell most on it."""
+
+    key: RunKey
+    query_id: str
+    measure: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """What a check found.
+    """What a check found."""
 
-    Attributes:
-        findings: every measure of every run that could be judged.
-        unjudged: run by run, why it could not be judged.
-        notes: differences that do not stand in the way of judging, such as another model.
-        signatures: the signatures of baseline and current run, by key.
-    """
-
-    findings: Sequence[Finding]
-    unjudged: Mapping[Key, str]
-    notes: Sequence[str]
-    signatures: Mapping[Key, tuple[str, str]]
+    changes: Sequence[MetricChange]  # every measure of every run that could be compared
+    not_comparable: Mapping[RunKey, str]  # run -> why it could not be compared
+    notes: Sequence[str]  # differences that do not stand in the way, such as another model
+    # the queries of failed metrics that fell most, the worst first; ten at most, each of them once a run
+    changed: Sequence[ChangedQuery]
+    signatures: Mapping[RunKey, tuple[Signature, Signature]]  # the signatures of baseline and current run, by key
 
     @property
-    def failed(self) -> list[Finding]:
+    def failed(self) -> list[MetricChange]:
         """The measures that fell."""
-        return [finding for finding in self.findings if finding.failed]
+        return [change for change in self.changes if change.failed]
 
     @property
-    def tolerated(self) -> list[Finding]:
+    def tolerated(self) -> list[MetricChange]:
         """The measures that fell by more than the tolerance, but not significantly."""
-        return [finding for finding in self.findings if finding.fell and not finding.failed]
+        return [change for change in self.changes if change.fell and not change.failed]
 
     @property
-    def risen(self) -> list[Finding]:
+    def risen(self) -> list[MetricChange]:
         """The measures that rose by more than the tolerance."""
-        return [finding for finding in self.findings if finding.rose]
+        return [change for change in self.changes if change.rose]
 
 
 def check(
     baseline: Baseline, current: Baseline, tolerances: Tolerances | None = None, *, significant: bool = False
 ) -> Verdict:
-    """Hold current runs against a baseline.
+    """Compare current runs with a baseline.
 
     Args:
         baseline: the runs that set the numbers.
         current: the runs of today.
         tolerances: how far means may fall.
         significant: count a fall only if a paired randomisation test finds it too (p at most 0.05 after Holm's
-            correction over all falls).
-
-    Raises:
-        ListconError: the baseline is empty.
+            correction over the falls of one measure).
     """
     tolerances = tolerances or Tolerances()
-    if not baseline.entries:
-        raise ListconError(f"{baseline.place} holds no run: write it again with --update")
-    findings: list[Finding] = []
-    pairs: list[tuple[Entry, Entry]] = []
-    unjudged: dict[Key, str] = {}
-    notes: list[str] = []
-    for entry in baseline.entries:
-        found = _match(entry, current)
-        reason = found if isinstance(found, str) else _not_comparable(entry, found)
-        if reason is not None or isinstance(found, str):
-            unjudged[entry.key] = f"{reason}"
-            continue
-        pairs.append((entry, found))
-        notes += _differences(entry, found)
-        findings += [_finding(entry, found, measure, tolerances.of(measure)) for measure in entry.values]
-    known = {entry.key for entry in baseline.entries}
-    notes += [f"{entry.key}: not in the baseline, not judged" for entry in current.entries if entry.key not in known]
+    pairs: Pairs = {}
+    not_comparable: dict[RunKey, str] = {}
+    for old in baseline.runs:
+        same = _like(old, [run for run in current.runs if run.key == old.key])
+        if reason := _why_not_comparable(old, same, current):
+            not_comparable[old.key] = reason
+        else:
+            pairs[old.key] = (old, same[0])
+    changes = [
+        MetricChange(key, measure, old.means[measure], new.means[measure], tolerances.of(measure))
+        for key, (old, new) in pairs.items()
+        for measure in old.values
+    ]
     if significant:
-        findings = _tested(findings, {old.key: (old, new) for old, new in pairs})
+        changes = _tested(changes, pairs)
+    known = {run.key for run in baseline.runs}
+    differences = [
+        f"{name}: {now} (baseline: {before})"
+        for old, new in pairs.values()
+        for name, (before, now) in old.signature.differences(new.signature).items()
+    ]
+    unknown = [f"{run.key}: not in the baseline, not compared" for run in current.runs if run.key not in known]
     return Verdict(
-        findings,
-        unjudged,
-        list(dict.fromkeys(notes)),
-        {old.key: (old.signature, new.signature) for old, new in pairs},
+        changes=changes,
+        not_comparable=not_comparable,
+        notes=list(dict.fromkeys([*differences, *unknown])),
+        changed=_worst([change for change in changes if change.failed], pairs),
+        signatures={key: (old.signature, new.signature) for key, (old, new) in pairs.items()},
     )
 
 
-def _match(entry: Entry, current: Baseline) -> Entry | str:
-    """The current run of the same key, or why there is not the one."""
-    found = [other for other in current.entries if other.key == entry.key]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        models = "; ".join(other.signature.split("|")[1] for other in found)
-        return f"{len(found)} runs of it in {current.place} ({models}): name the folder of one with --current"
-    same_task = [
-        f"{key.mode}, {key.precision}" for key in (other.key for other in current.entries) if key.task == entry.key.task
-    ]
-    if same_task:
-        return f"{current.place} has the task in another mode or precision ({'; '.join(same_task)})"
-    return f"{current.place} has no run of the task"
+def _like(old: BaselineRun, runs: Sequence[BaselineRun]) -> Sequence[BaselineRun]:
+    """Of several runs, those on the same data and, of these, those of the same model; all of them where none is."""
+    for name in ("data_revision", "model", "model_revision"):
+        runs = [run for run in runs if getattr(run.signature, name) == getattr(old.signature, name)] or runs
+    return runs
 
 
-def _not_comparable(old: Entry, new: Entry) -> str | None:
-    if old.data_revision != new.data_revision:
-        return f"other data: revision {new.data_revision}, the baseline's is {old.data_revision}"
-    odd = sorted({*old.query_ids} ^ {*new.query_ids})
-    if odd:
+def _why_not_comparable(old: BaselineRun, same: Sequence[BaselineRun], current: Baseline) -> str | None:
+    """Why a run of the baseline cannot be compared with the current runs of its key; None when it can."""
+    if len(same) > 1:
+        models = "; ".join(f"{run.signature.model}@{run.signature.model_revision}" for run in same)
+        return f"{len(same)} runs of it in {current.path} ({models}): name the folder of one with --current"
+    if not same:
+        others = [f"{run.key.mode}, {run.key.dtype}" for run in current.runs if run.key.task == old.key.task]
+        if others:
+            return f"{current.path} has the task in another mode or dtype ({'; '.join(others)})"
+        return f"{current.path} has no run of the task"
+    (new,) = same
+    before, now = old.signature.data_revision, new.signature.data_revision
+    if before != now:
+        return f"other data: revision {now}, the baseline's is {before}"
+    if odd := sorted({*old.query_ids} ^ {*new.query_ids}):
         return f"other queries: {len(new.query_ids)}, the baseline has {len(old.query_ids)}; {odd[0]} is in one alone"
-    absent = [measure for measure in old.values if measure not in new.values]
-    if absent:
+    if absent := [measure for measure in old.values if measure not in new.values]:
         return f"no {', '.join(absent)} in the current run"
+    for measure in old.values:
+        if old.by_query(measure).keys() != new.by_query(measure).keys():
+            counted = (len(run.by_query(measure)) for run in (new, old))
+            return "{} counts {} queries, in the baseline {}, and not the same ones".format(measure, *counted)
     return None
 
 
-def _differences(old: Entry, new: Entry) -> list[str]:
-    """The fields of the two signatures that differ: all that is left after `_not_comparable`."""
-    before, after = old.signature.split("|"), new.signature.split("|")
-    return [f"other than in the baseline: {b} (baseline: {a})" for a, b in zip(before, after, strict=False) if a != b]
+def _tested(changes: Sequence[MetricChange], pairs: Pairs) -> list[MetricChange]:
+    """Give every fall its p-value, corrected over the falls of the same measure."""
+    p_values: dict[tuple[RunKey, str], float] = {}
+    for measure in {change.measure for change in changes}:
+        falls = [change for change in changes if change.measure == measure and change.fell]
+        resamples = resamples_for(len(falls))
+        found = [
+            randomisation_test([list(_by_query(change, pairs).values())], resamples=resamples).item()
+            for change in falls
+        ]
+        p_values |= zip(((fall.key, measure) for fall in falls), holm(found), strict=True)
+    return [replace(change, p=p_values.get((change.key, change.measure))) for change in changes]
 
 
-def _finding(old: Entry, new: Entry, measure: str, tolerance: float) -> Finding:
-    after = dict(zip(new.query_ids, new.values[measure], strict=True))
-    queries = [
-        Query(query_id, value, after[query_id])
-        for query_id, value in zip(old.query_ids, old.values[measure], strict=True)
+def _by_query(change: MetricChange, pairs: Pairs) -> dict[str, float]:
+    """Query id -> today's value less the baseline's."""
+    old, new = (run.by_query(change.measure) for run in pairs[change.key])
+    return {query_id: new[query_id] - value for query_id, value in old.items()}
+
+
+def _worst(failed: Sequence[MetricChange], pairs: Pairs) -> list[ChangedQuery]:
+    """The queries that fell most, each once a run, by the measure that fell most."""
+    largest: dict[tuple[RunKey, str], tuple[float, str]] = {}
+    for change in failed:
+        for query_id, difference in _by_query(change, pairs).items():
+            seen = largest.get((change.key, query_id), (0.0, ""))
+            if difference < -_ROUNDING and difference < seen[0]:
+                largest[change.key, query_id] = (difference, change.measure)
+    ordered = sorted(largest.items(), key=lambda item: item[1][0])[:_MAX_CHANGED]
+    return [
+        ChangedQuery(key, query_id, measure, *(run.by_query(measure)[query_id] for run in pairs[key]))
+        for (key, query_id), (_, measure) in ordered
     ]
-    finding = Finding(old.key, measure, old.mean(measure), new.mean(measure), tolerance, ())
-    direction = 1 if finding.change > 0 else -1
-    moved = [query for query in queries if direction * (query.after - query.before) > _ROUNDING]
-    moved.sort(key=lambda query: -abs(query.after - query.before))
-    return replace(finding, queries=tuple(moved[:_MOST_MOVED]))
-
-
-def _tested(findings: Sequence[Finding], pairs: Mapping[Key, tuple[Entry, Entry]]) -> list[Finding]:
-    """Give every fall its p-value."""
-    falls = [finding for finding in findings if finding.fell]
-    p_values = [float(randomisation_test(_differences_of(finding, *pairs[finding.key]))[0]) for finding in falls]
-    corrected = dict(zip(((fall.key, fall.measure) for fall in falls), holm(p_values), strict=True))
-    return [replace(finding, p=corrected.get((finding.key, finding.measure))) for finding in findings]
-
-
-def _differences_of(finding: Finding, old: Entry, new: Entry) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    after = dict(zip(new.query_ids, new.values[finding.measure], strict=True))
-    before = zip(old.query_ids, old.values[finding.measure], strict=True)
-    return np.array([after[query_id] - value for query_id, value in before])

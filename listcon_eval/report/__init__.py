@@ -1,5 +1,1 @@
-"""Tables of runs, and the report: one page with figures and every query."""
-
-from listcon_eval.report.table import Table, comparison
-
-__all__ = ["Table", "comparison"]
+"""The comparison table of results, and the report: one HTML page with figures and every query."""

@@ -1,26 +1,81 @@
 """The comparison table: models and modes down, tasks across, published figures marked as such.
 
-Official tasks and other data never share a table, and an average stands only in a row that has a number for every
-task of its table.
+Official tasks and other data never share a table, and only a row with a number for every task has an average.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import nan
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib.resources import files
+from pathlib import Path
 
 import pandas as pd
 
-from listcon_eval.metrics import Measure
-from listcon_eval.records import NO_PRECISION
-from listcon_eval.report.published import MAP, Key, published_key, published_rows
-from listcon_eval.results import RunRecord
-
-__all__ = ["AVERAGE", "CLOSE", "MAP", "Row", "Table", "comparison", "is_close"]
+from listcon_eval.data import OFFICIAL
+from listcon_eval.errors import ListconError
+from listcon_eval.metrics import CARD_MAP, Measure
+from listcon_eval.results import Result, Signature, load_results
+from listcon_eval.results.store import run_folders
 
 AVERAGE = "Avg."
-CLOSE = 0.1
+REPRODUCED_WITHIN = 0.1
 """The difference to a published number, in percent points, up to which it counts as reproduced."""
-_BOUND = "oracle"
+_UPPER_BOUND = "oracle"
+_REVISION_CHARACTERS = 14  # of a revision in a table
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """The published figures of one model, revision and mode by one measure, in percent."""
+
+    model: str
+    hub: str
+    """The model's id on the hub."""
+    revision: str | None
+    mode: str
+    values: Mapping[str, float]
+    average: float | None
+
+
+@cache
+def published_rows(measure: Measure) -> tuple[PublishedRow, ...]:
+    """What is published by a measure: nothing for most measures."""
+    content = json.loads(files("listcon_eval.report").joinpath("published.json").read_text(encoding="utf-8"))
+    return tuple(
+        PublishedRow(
+            model=row["model"],
+            hub=row["hub"],
+            revision=row["revision"],
+            mode=row["mode"],
+            values={task: round(row["scale"] * values[measure.name], 10) for task, values in row["tasks"].items()},
+            average=row["average"],
+        )
+        for row in content["rows"]
+        if row["protocol"] == measure.protocol and all(measure.name in values for values in row["tasks"].values())
+    )
+
+
+def published_row(result: Result, measure: Measure) -> PublishedRow | None:
+    """The published figures of a run's own model, revision and mode, or None.
+
+    A model of the hub matches by id and revision. A local folder has neither: it matches by its name, and is compared
+    with the first published revision, which is that of the model card.
+    """
+    organisation, _, name = result.model.rpartition("/")
+    for row in published_rows(measure):
+        if result.model == row.hub:
+            is_same = row.revision in (None, result.model_revision)
+        else:
+            names = {_plain(row.hub.rpartition("/")[2]), _plain(row.model)}
+            is_same = organisation in ("", "local") and _plain(name) in names
+        if is_same and row.mode == result.shown_mode:
+            return row
+    return None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -28,13 +83,13 @@ class Row:
     """One system's numbers.
 
     Attributes:
-        model: its name; bounds and baselines by what they are.
+        model: its name.
         mode: the inference mode, `-` where there is none.
-        source: "published", or "measured" with precision and revision.
-        kind: the kind of system; None of published rows, which do not say.
+        source: "published" or "measured", with dtype and revision.
+        kind: the kind of system; None for published rows.
         values: task -> percent.
-        average: an average that was published with the values; None where it has to be taken.
-        published: which published row this one reproduces, if any.
+        average: an average that was published with the values; None where it has to be computed.
+        published: the published figures of this row's model, revision and mode.
         signatures: task -> what the number depends on; empty for published rows.
     """
 
@@ -44,34 +99,34 @@ class Row:
     kind: str | None
     values: Mapping[str, float]
     average: float | None = None
-    published: Key | None = None
-    signatures: Mapping[str, str] | None = None
+    published: PublishedRow | None = None
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What lines below the table call the row."""
+        return ", ".join([self.model, *([] if self.mode == "-" else [self.mode]), self.source])
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table.
-
-    Attributes:
-        title: what the numbers are, in one line.
-        measure: their measure.
-        is_official: whether its columns are official tasks.
-        tasks: the columns, in order.
-        rows: the rows, in order.
-    """
+    """One table; its columns are official tasks (`is_official`) or other data, never both."""
 
     title: str
     measure: Measure
     is_official: bool
     tasks: tuple[str, ...]
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of numbers: the tasks and, where there are several, the average."""
+        return [*self.tasks, *([AVERAGE] if len(self.tasks) > 1 else [])]
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The columns Model, Mode, Source, a task each, and Avg.: percent, NaN where there is none.
-
-        A table of one task has no Avg.
-        """
+        """Model, Mode, Source and the columns of numbers: percent, NaN where there is none."""
         frame = pd.DataFrame(
             [
                 {"Model": row.model, "Mode": row.mode, "Source": row.source, **row.values, AVERAGE: row.average}
@@ -79,137 +134,161 @@ class Table:
             ],
             columns=["Model", "Mode", "Source", *self.tasks, AVERAGE],
         ).astype(dict.fromkeys((*self.tasks, AVERAGE), float))
-        if len(self.tasks) == 1:
-            return frame.drop(columns=AVERAGE)
         # A published average stays as it was published: it was taken before its terms were rounded.
         frame[AVERAGE] = frame[AVERAGE].fillna(frame[list(self.tasks)].mean(axis=1, skipna=False))
-        return frame
+        return frame[["Model", "Mode", "Source", *self.columns]]
+
+    @cached_property
+    def printed(self) -> list[dict[str, float]]:
+        """For each row, its numbers as they are printed, with two decimals; NaN where there is none."""
+        # Python's round agrees with printing; numpy's multiplies first, and rounds 73.245 up
+        rows = self.frame[self.columns].to_dict("records")
+        return [{str(name): round(float(value), 2) for name, value in row.items()} for row in rows]
 
     @property
-    def printed(self) -> pd.DataFrame:
-        """The numbers of `frame` as they are printed, with two decimals."""
-        # numpy rounds 73.245 to another side than printing does: it multiplies first
-        return self.frame.drop(columns=["Model", "Mode", "Source"]).map(lambda value: round(value, 2))
+    def best(self) -> list[set[str]]:
+        """For each row, the columns it is the best of as printed; a column with one number has no best.
 
-    @property
-    def best(self) -> list[dict[str, bool]]:
-        """For each row, whether it is the best of a column as printed; the oracle is a bound and never best.
-
-        Nothing is best in a column with one number.
+        The oracle is an upper bound and never the best.
         """
-        numbers = self.printed
-        ranked = numbers[[row.kind != _BOUND for row in self.rows]]
-        highest = ranked.max().where(ranked.count() > 1)
-        best = numbers.eq(highest)
-        best.loc[[row.kind == _BOUND for row in self.rows]] = False
-        return [{str(name): bool(value) for name, value in row.items()} for row in best.to_dict("records")]
+        found: list[set[str]] = [set() for _ in self.rows]
+        for name in self.columns:
+            numbers = [
+                row[name]
+                for row, own in zip(self.printed, self.rows, strict=True)
+                if own.kind != _UPPER_BOUND and row[name] == row[name]
+            ]
+            for place, row in enumerate(self.rows):
+                if len(numbers) > 1 and row.kind != _UPPER_BOUND and self.printed[place][name] == max(numbers):
+                    found[place].add(name)
+        return found
 
     @property
     def differences(self) -> list[dict[str, float]]:
-        """For each row, its numbers minus the published ones of the same model, mode and task, as printed.
+        """For each row, its numbers minus the published ones of the same model, revision and mode, as printed.
 
-        Empty for rows that reproduce no published one.
+        Empty for rows without published ones.
         """
-        published = published_rows()
         found: list[dict[str, float]] = []
-        for row, numbers in zip(self.rows, self.frame.to_dict("records"), strict=True):
-            theirs = published.get(row.published) if row.published else None
-            stated = {**theirs.values, AVERAGE: theirs.average} if theirs else {}
-            pairs = {name: (float(numbers.get(name, nan)), value) for name, value in stated.items()}
-            # Both are taken as they are printed, with two decimals, so that the reader can check the sum; adding 0.0
-            # turns -0.0 into 0.0.
-            found.append({name: round(round(own, 2) - x, 2) + 0.0 for name, (own, x) in pairs.items() if own == own})
+        for row, own in zip(self.rows, self.printed, strict=True):
+            theirs: dict[str, float] = {}
+            if row.published is not None:
+                (theirs,) = Table("", self.measure, True, self.tasks, (_published(row.published),)).printed
+            pairs = {name: own[name] - value for name, value in theirs.items()}
+            # Adding 0.0 turns -0.0 into 0.0.
+            found.append({name: round(value, 2) + 0.0 for name, value in pairs.items() if value == value})
         return found
-
-    def render(self, style: str = "simple") -> str:
-        """The title and the table as text: "simple" for a terminal, "github" for Markdown."""
-        from listcon_eval.report.styles import as_text
-
-        return as_text(self, "markdown" if style == "github" else "terminal")
 
 
 def is_close(difference: float) -> bool:
-    """Whether a difference to a published number, in percent points, is small enough to count as reproduced."""
-    return abs(difference) <= CLOSE
+    """Whether a difference to a published number, in percent points, counts as reproduced."""
+    return abs(difference) <= REPRODUCED_WITHIN
 
 
-def comparison(
-    runs: Iterable[RunRecord],
-    *,
-    measure: Measure = MAP,
-    with_published: bool = False,
-    official_order: Sequence[str],
+def comparison_tables(
+    results: Iterable[Result], *, measure: Measure = CARD_MAP, with_published: bool = False
 ) -> list[Table]:
-    """Make the tables of runs: one of official tasks, one of all other data; those without rows are left out.
+    """Make the tables of results: one of official tasks, one of all other data; those without rows are left out.
 
     Args:
-        runs: the runs; of several of one model, mode, precision and task the last counts. A run without the measure
-            (a TREC file has no cmteb measures) is left out.
+        results: the results; of several of one system and task the last counts. A result without the measure (scores
+            of a TREC file have no cmteb measures) is left out.
         measure: the measure to show.
-        with_published: whether to put the model card's rows first (they exist for cmteb:map alone).
-        official_order: the official tasks, in the order of their columns.
+        with_published: whether to put the published figures by this measure first.
     """
-    runs = [run for run in runs if measure.name in _values(run, measure)]
-    official = [run for run in runs if run.is_official]
-    other = [run for run in runs if not run.is_official]
-    first = _published() if with_published and measure == MAP else []
+    results = [result for result in results if measure.name in result.means(measure.protocol)]
+    official = [result for result in results if result.is_official]
+    other = [result for result in results if not result.is_official]
+    first = [_published(row) for row in published_rows(measure)] if with_published else []
     tables = []
     if first or official:
+        names = tuple(task.name for task in OFFICIAL)
         rows = (*first, *_measured(official, measure, {}))
-        tables.append(Table(f"Official tasks, {measure}, percent", measure, True, tuple(official_order), rows))
+        notes = tuple(_notes(official, measure))
+        tables.append(Table(f"Official tasks, {measure}, percent", measure, True, names, rows, notes))
     if other:
         columns = _columns(other)
         rows = tuple(_measured(other, measure, columns))
         title = f"Other data (no official results), {measure}, percent"
-        tables.append(Table(title, measure, False, tuple(sorted({*columns.values()})), rows))
+        names = tuple(sorted({*columns.values()}))
+        tables.append(Table(title, measure, False, names, rows, tuple(_notes(other, measure))))
     return tables
 
 
-def _values(run: RunRecord, measure: Measure) -> dict[str, float]:
-    values: dict[str, float] = getattr(run, measure.protocol)
-    return values
+def read_tables(folder: Path, measure: str, *, with_published: bool = False) -> list[Table]:
+    """The tables of the results in an output folder, whose files are verified.
+
+    Args:
+        folder: the folder that a run was given as output.
+        measure: the measure's name, such as `cmteb:map`.
+        with_published: whether to put the published figures first; then results are not needed.
+
+    Raises:
+        ListconError: an unknown measure, one that nothing is published by, no results, or files that were changed.
+    """
+    wanted = Measure.parse(measure)
+    if with_published and not published_rows(wanted):
+        raise ListconError(f"nothing is published by {wanted}: leave --published out, or choose another --measure")
+    is_empty = not folder.is_dir() or next(run_folders(folder), None) is None
+    results = [] if with_published and is_empty else load_results(folder)
+    tables = comparison_tables(results, measure=wanted, with_published=with_published)
+    if not tables:
+        raise ListconError(f"no run in {folder} has {wanted}: scores of a TREC file have mteb's measures alone")
+    return tables
 
 
-def _published() -> list[Row]:
-    return [
-        Row(key.model, key.mode, "published", None, found.values, found.average)
-        for key, found in published_rows().items()
-    ]
+def _published(row: PublishedRow) -> Row:
+    revision = [] if row.revision is None else [row.revision[:_REVISION_CHARACTERS]]
+    return Row(row.model, row.mode, ", ".join(["published", *revision]), None, row.values, row.average)
 
 
-def _columns(runs: Sequence[RunRecord]) -> dict[tuple[str, str], str]:
-    """The column of each task and data revision: the task's name, with the revision where one name has several."""
+def _columns(results: Sequence[Result]) -> dict[tuple[str, str], str]:
+    """(task, data revision) -> column: the task's name, with the revision where the name has several."""
     revisions: dict[str, set[str]] = {}
-    for run in runs:
-        revisions.setdefault(run.task, set()).add(run.data_revision)
+    for result in results:
+        revisions.setdefault(result.task, set()).add(result.data_revision)
     return {
-        (task, revision): task if len(found) == 1 else f"{task}@{revision[:14]}"
+        (task, revision): task if len(found) == 1 else f"{task}@{revision[:_REVISION_CHARACTERS]}"
         for task, found in revisions.items()
         for revision in found
     }
 
 
-def _measured(runs: Sequence[RunRecord], measure: Measure, columns: Mapping[tuple[str, str], str]) -> Iterable[Row]:
-    systems: dict[tuple[str, ...], list[RunRecord]] = {}
-    for run in runs:
-        systems.setdefault((run.model, run.model_revision, run.mode, run.precision, run.kind), []).append(run)
-    shown = [own[0].system for own in {(own[0].system, own[0].model): own for own in systems.values()}.values()]
+def _measured(results: Sequence[Result], measure: Measure, columns: Mapping[tuple[str, str], str]) -> Iterator[Row]:
+    systems: dict[tuple[object, ...], list[Result]] = {}
+    for result in results:
+        systems.setdefault(result.system_key, []).append(result)
+    models = {(own[0].system, own[0].model) for own in systems.values()}
+    names = [system for system, _ in models]
     for own in systems.values():
-        run = own[0]
-        # Two models of one name keep the name of their organisation
-        name = run.system if shown.count(run.system) == 1 else f"{run.system}, {run.model}"
+        first = own[0]
         of_task = {columns.get((each.task, each.data_revision), each.task): each for each in own}
         yield Row(
-            model=name,
-            mode=run.shown_mode,
-            source=", ".join(["measured", *_precision(run), run.model_revision[:14]]),
-            kind=run.kind,
-            values={task: 100 * _values(each, measure)[measure.name] for task, each in of_task.items()},
-            published=published_key(run) if measure == MAP and run.is_official else None,
+            # Two models of one name keep the name of their organisation.
+            model=first.system if names.count(first.system) == 1 else f"{first.system}, {first.model}",
+            mode=first.shown_mode,
+            source=", ".join(["measured", *filter(None, [first.dtype]), first.model_revision[:_REVISION_CHARACTERS]]),
+            kind=first.kind,
+            values={task: 100 * each.means(measure.protocol)[measure.name] for task, each in of_task.items()},
+            published=published_row(first, measure) if first.is_official else None,
             signatures={task: each.signature for task, each in of_task.items()},
         )
 
 
-def _precision(run: RunRecord) -> list[str]:
-    """The precision in words; a source that reads "measured, published" would say two things at once."""
-    return [] if run.precision == NO_PRECISION else [f"{run.precision} precision"]
+def _notes(results: Sequence[Result], measure: Measure) -> Iterator[str]:
+    """Notes on cmteb's numbers: queries that do not count, and the range of an MRR under ties."""
+    if measure.protocol != "cmteb":
+        return
+    for result in results:
+        who = ", ".join([result.system, *([] if result.shown_mode == "-" else [result.mode]), result.task])
+        if result.dropped:
+            yield (
+                f"{who}: {result.dropped} of {result.queries} queries do not count, because they have no relevant or "
+                "no other candidate"
+            )
+        if measure.name in result.ranges:
+            low, high = result.ranges[measure.name]
+            yield (
+                f"{who}: tied candidates keep their candidate order; any other order of them gives {100 * low:.2f} to "
+                f"{100 * high:.2f}"
+            )

@@ -1,218 +1,443 @@
-"""The measurement: the published procedure, the same with features kept, and the engine, alternating in one run."""
+"""Measures the engine, the published procedure and transformers' encoder in turns in one run, and shows the figures."""
 
+import os
+import platform
+import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from statistics import median
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.profiler import ProfilerActivity, profile, record_function
 
-from listcon_eval.errors import ListconError
-from listcon_eval.inference import ListConRanker, memory
-from listcon_eval.inference.devices import placed
-from listcon_eval.inference.encoder import FastEncoder
-from listcon_eval.inference.tokens import TextCutter
-from listcon_eval.inference.workers import Workers
-from listcon_eval.model import ListConModel, load_checkpoint
-from listcon_eval.progress import Progress, no_progress
-from listcon_eval.records import Mode, RankedList
-from listcon_eval.speed import machine
-from listcon_eval.speed.agreement import compare_rankings
-from listcon_eval.speed.profiling import write_trace
-from listcon_eval.speed.published import PublishedProcedure
-from listcon_eval.speed.records import EncoderSpeed, Measurement, Timing
+from listcon_eval.inference import ListConRanker
+from listcon_eval.inference.memory import device_peak, host_peak, in_words, reset_peak
+from listcon_eval.inference.tokens import TextTokenizer
+from listcon_eval.model import load_checkpoint
+from listcon_eval.progress import Phases, RunProgress, no_run_progress
+from listcon_eval.records import DType, Mode, RankedList
+from listcon_eval.speed.procedure import Agreement, PublishedProcedure, compare_rankings
 from listcon_eval.speed.workload import Workload
+from listcon_eval.tables import table
 
 T = TypeVar("T")
-_TOKENISED_AT_ONCE = 1024
+_ENCODER_BATCHES = 4
+_ENCODE = "listcon-eval: encode"
+_VERSIONS = ("listcon-eval", "torch", "transformers", "tokenizers", "numpy")
+_PREFACE = """# Speed
+
+Written by `listcon-eval speed --output`: one section per workload, model and machine. The next run on the same replaces
+its section. Everything in a section was measured in one run, in turns: the median, and in brackets the minimum and
+maximum over the repeats.
+
+- **published procedure**: one query at a time, its texts padded to the longest, transformers' BertModel; iterative
+  inference encodes every remaining text again in every round. Measured on a few lists spread over the workload, so
+  ratios compare the time per passage.
+- **engine**: what `listcon-eval run` does, from texts to scores, on the whole workload.
+- **ceiling**: the rate of a large matrix product on this device, the best of torch's and oneDNN's.
+- **rankings**: compared up to exact ties of the published procedure. Where orders differ, the largest difference of the
+  scores involved is given; the same float32 sums in another order differ by about 1e-7.
+"""
+
+
+class Ratio(NamedTuple):
+    """Median, minimum and maximum over the repeats."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Ratio":
+        """The three of some values."""
+        return cls(median(values), min(values), max(values))
+
+    def shown(self, form: str) -> str:
+        """The median, with minimum and maximum in brackets where they differ."""
+        spread = f" ({self.min:{form}} to {self.max:{form}})" if self.min != self.max else ""
+        return f"{self.median:{form}}{spread}"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to measure.
+class Timing:
+    """The seconds that one way of ranking took in each repeat, for so many lists with so many passages in all."""
 
-    Attributes:
-        mode: the inference mode.
-        repeats: how often each way is measured, taking turns.
-        reference_queries: lists that the published procedure ranks, spread over the workload; 0 leaves it out.
-        encoder_batches: batches that the encoder alone is measured on, spread over the sorted texts.
-        trace: where a profiler's trace of one more run, on the reference's lists, goes; None for none.
+    queries: int
+    passages: int
+    seconds: tuple[float, ...]
+
+    @property
+    def ms_per_query(self) -> float:
+        """The median time per query, in milliseconds."""
+        return 1000 * median(self.seconds) / self.queries
+
+    def times_faster_than(self, other: "Timing") -> Ratio:
+        """How many times faster a passage is ranked than by `other`, repeat by repeat."""
+        share = self.passages / other.passages
+        return Ratio.of([theirs / ours * share for theirs, ours in zip(other.seconds, self.seconds, strict=True)])
+
+
+@dataclass(frozen=True)
+class EncoderTiming:
+    """The seconds from text to features in each repeat, of the same texts in batches sorted by length.
+
+    `seconds` are the engine's, by its `backend`; `padded_seconds` are those of transformers' BertModel on padded
+    batches. `tokens` and `flop` (floating point operations) are without padding.
     """
 
-    mode: Mode = "iterative"
-    repeats: int = 3
-    reference_queries: int = 2
-    encoder_batches: int = 4
-    trace: Path | None = None
+    backend: str
+    tokens: int
+    flop: float
+    seconds: tuple[float, ...]
+    padded_seconds: tuple[float, ...]
+
+    @property
+    def times_faster(self) -> Ratio:
+        """How many times faster the engine is than transformers."""
+        return Ratio.of([theirs / ours for theirs, ours in zip(self.padded_seconds, self.seconds, strict=True)])
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured on one workload. Memory is in bytes; a budget of None is no bound.
+
+    Attributes:
+        distinct_texts: the number of texts that were encoded, with `tokens` tokens in all.
+        flop: the floating point operations that encoding them takes, without padding. The list transformer is not
+            counted: it takes under 1 % in full-size models.
+        ceiling: floating point operations per second of a large matrix product on this device, in the encoder's dtype.
+        engine: the engine's time from texts to scores.
+        published: the published procedure's; None when it was not measured, as `agreement` then.
+        phases: the engine's seconds by phase, over all repeats; phases overlap.
+        host_peak: peak memory of the process in the engine's first repeat, the model included.
+        device_peak: the same of a CUDA device; None on others.
+        busy: the share of encoding during which a CUDA kernel was running, in the profiled run; None without one.
+    """
+
+    workload: str
+    model: str
+    machine: str
+    versions: dict[str, str]
+    mode: Mode
+    dtype: DType
+    distinct_texts: int
+    tokens: int
+    flop: float
+    ceiling: float
+    engine: Timing
+    published: Timing | None
+    agreement: Agreement | None
+    phases: dict[str, float]
+    encoder: EncoderTiming
+    host_peak: int
+    device_peak: int | None
+    host_budget: int | None
+    device_budget: int | None
+    busy: float | None
+
+    @property
+    def median_seconds(self) -> float:
+        """The engine's median time."""
+        return median(self.engine.seconds)
+
+    @property
+    def flop_per_second(self) -> float:
+        """The encoder's floating point operations over the engine's whole time."""
+        return self.flop / self.median_seconds
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, and the figures that follow from them."""
+        published = self.published and self.engine.times_faster_than(self.published)._asdict()
+        return asdict(self) | {
+            "agreement": self.agreement and self.agreement._asdict(),
+            "median_seconds": self.median_seconds,
+            "tokens_per_second": self.tokens / self.median_seconds,
+            "flop_per_second": self.flop_per_second,
+            "share_of_ceiling": self.flop_per_second / self.ceiling,
+            "times_faster_than_published": published,
+            "times_faster_than_transformers": self.encoder.times_faster._asdict(),
+        }
 
 
 def measure(
     ranker: ListConRanker,
     workload: Workload,
-    settings: Settings,
     *,
     model_name: str,
-    progress: Progress = no_progress,
+    mode: Mode = "iterative",
+    repeats: int = 3,
+    reference_queries: int = 2,
+    trace: Path | None = None,
+    progress: RunProgress = no_run_progress,
 ) -> Measurement:
     """Measure one workload.
 
     Args:
-        ranker: the engine, whose model the reference runs too.
+        ranker: the engine. The published procedure runs its model too; for bfloat16, the same weights in float32.
         workload: the lists.
-        settings: how to measure.
         model_name: what to call the model.
-        progress: told of repeats done.
+        mode: the inference mode.
+        repeats: how often everything is measured.
+        reference_queries: the number of lists that the published procedure ranks, spread over the workload by size;
+            0 leaves it out.
+        trace: a file for a profiler trace of encoding those lists once more; None for no trace.
+        progress: told of the share that is done.
 
     Raises:
-        ListconError: when a setting has no meaning, a list cannot be ranked, or the fast encoder does not compute the
-            model's features.
+        ListconError: when a list cannot be ranked.
     """
-    if settings.repeats < 1 or settings.reference_queries < 0 or settings.encoder_batches < 1:
-        raise ListconError(
-            f"repeats ({settings.repeats}) and encoder batches ({settings.encoder_batches}) start at 1, "
-            f"reference queries ({settings.reference_queries}) at 0"
-        )
-    model = _reference_model(ranker)
-    subset = workload.subset(settings.reference_queries) if settings.reference_queries else []
-    engine_seconds: list[float] = []
-    kept_seconds: list[float] = []
-    published_seconds: list[float] = []
-    before = dict(ranker.phases.seconds)
-    results: list[RankedList] = []
-    reference: list[NDArray[np.float64]] = []
-    host, device = 0, None
-    memory.forget_peaks(ranker.device)
-    for repeat in range(settings.repeats):
-        results = _timed(ranker, engine_seconds, lambda: _rank(ranker, workload, settings.mode))
-        if repeat == 0:  # before the reference, which needs more
-            host, device = memory.host_peak(), memory.device_peak(ranker.device)
-        if subset:
-            for seconds, keep in ((kept_seconds, True), (published_seconds, False)):
-                procedure = PublishedProcedure(
-                    model,
-                    ranker.checkpoint.tokenizer,
-                    precision=ranker.precision,
-                    max_length=ranker.max_length,
-                    keep_features=keep,
-                )
-                reference = _timed(
-                    ranker,
-                    seconds,
-                    lambda procedure=procedure: [  # type: ignore[misc]
-                        procedure.rank(workload.queries[place], workload.passages[place], settings.mode)
-                        for place in subset
-                    ],
-                )
-        progress("repeats", repeat + 1, settings.repeats)
-    phases = {name: spent - before.get(name, 0.0) for name, spent in ranker.phases.seconds.items()}
+    device, tokenizer, model = ranker.device, ranker.checkpoint.tokenizer, ranker.model
+    subset_places = workload.sample(reference_queries)
+    subset = workload.subset(subset_places)
+    padded = PublishedProcedure(model, tokenizer, dtype=ranker.dtype, max_length=ranker.max_length)
+    procedure = padded
+    if ranker.dtype == "bfloat16" and subset_places:
+        precise = load_checkpoint(ranker.checkpoint.source.folder).model.to(device)
+        procedure = PublishedProcedure(precise, tokenizer, dtype=ranker.dtype, max_length=ranker.max_length)
     texts = workload.distinct_texts()
-    lengths = _token_lengths(ranker, texts)
-    compared = [workload.passages[place] for place in subset]
+    rows, _ = TextTokenizer(tokenizer, ranker.max_length)(texts)
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    batches = _sample_batches(lengths, ranker.budgets.tokens)
+    batch_texts = [[texts[place] for place in batch] for batch in batches]
+    encoded_texts = [text for batch in batch_texts for text in batch]  # the longest first: no empty query
+    seconds: dict[str, list[float]] = {"engine": [], "published": [], "encoder": [], "padded": []}
+
+    def timed(name: str, work: Callable[[], T]) -> T:
+        taken, result = _seconds_of(work, device)
+        seconds[name].append(taken)
+        return result
+
+    phases = Phases()
+
+    def engine() -> list[RankedList]:
+        encoded = ranker.encode(workload.queries, workload.passages, phases=phases)
+        return ranker.rank_encoded(encoded, mode, phases=phases)
+
+    expected: list[RankedList] = []
+    reset_peak(device)
+    for repeat in range(repeats):
+        found = timed("engine", engine)
+        if repeat == 0:  # before the published procedure, which needs more
+            peaks = host_peak(), device_peak(device)
+        if subset_places:
+            expected = timed(
+                "published",
+                lambda: [procedure.rank(*row, mode) for row in zip(subset.queries, subset.passages, strict=True)],
+            )
+        timed("encoder", lambda: ranker.encode(encoded_texts[:1], [encoded_texts]))
+        timed("padded", lambda: [padded.features(batch) for batch in batch_texts])
+        progress("measuring", (repeat + 1) / repeats)
+    agreement = None
+    if subset_places:
+        agreement = compare_rankings(expected, [found[place] for place in subset_places], subset.passages)
+    profiled = subset if subset_places else workload.subset(workload.sample(1))
+    sampled = lengths[np.concatenate(batches)]
     return Measurement(
-        workload=f"{workload.name}, {len(workload.queries)} queries, {workload.documents} passages",
+        workload=f"{workload.name}, {len(workload.queries)} queries, {workload.size} passages",
         model=model_name,
-        machine=machine.machine_name(ranker.device),
-        versions=machine.versions(),
-        mode=settings.mode,
-        precision=ranker.precision,
+        machine=machine_name(device),
+        versions={"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
+        mode=mode,
+        dtype=ranker.dtype,
         distinct_texts=len(texts),
         tokens=int(lengths.sum()),
-        encoder_flop=_encoder_flop(ranker, lengths),
-        ceiling=machine.matrix_product_ceiling(ranker.device, ranker.model.encoder.dtype),
-        engine=Timing(len(workload.queries), workload.documents, tuple(engine_seconds)),
-        kept=_of_subset(compared, kept_seconds),
-        published=_of_subset(compared, published_seconds),
-        agreement=compare_rankings(reference, [np.array(results[place].scores) for place in subset], compared)
-        if subset
-        else None,
-        phases={name: spent for name, spent in phases.items() if spent > 0},
-        encoder=_encoder_speed(ranker, texts, lengths, settings),
-        host_bytes=host,
-        device_bytes=device,
+        flop=_encoder_flop(ranker, lengths),
+        ceiling=matrix_product_ceiling(device, model.encoder.dtype),
+        engine=Timing(len(workload.queries), workload.size, tuple(seconds["engine"])),
+        published=Timing(len(subset_places), subset.size, tuple(seconds["published"])) if subset_places else None,
+        agreement=agreement,
+        phases={name: spent for name, spent in phases.seconds.items() if spent > 0},
+        encoder=EncoderTiming(
+            ranker.encoder.describe(),
+            int(sampled.sum()),
+            _encoder_flop(ranker, sampled),
+            tuple(seconds["encoder"]),
+            tuple(seconds["padded"]),
+        ),
+        host_peak=peaks[0],
+        device_peak=peaks[1],
         host_budget=ranker.memory,
         device_budget=ranker.device_memory,
-        busy=write_trace(ranker, workload.some(subset or workload.subset(1)), settings.mode, settings.trace)
-        if settings.trace
-        else None,
+        busy=_write_trace(lambda: ranker.encode(profiled.queries, profiled.passages), device, trace) if trace else None,
     )
 
 
-def _reference_model(ranker: ListConRanker) -> ListConModel:
-    """What the published procedure runs: the engine's own model, but for an encoder in bfloat16 the float32 one."""
-    if ranker.precision != "bfloat16":
-        return ranker.model
-    source = ranker.checkpoint.source
-    return placed(load_checkpoint(source.folder).model, ranker.device, "precise")
+def _sample_batches(lengths: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]:
+    """The places of the texts of a few batches of at most `max_tokens`, spread over the texts sorted by length."""
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        rows = max(1, int(max_tokens // lengths[order[start]]))
+        batches.append(order[start : start + rows])
+        start += rows
+    count = min(_ENCODER_BATCHES, len(batches))
+    return [batches[int((number + 0.5) * len(batches) / count)] for number in range(count)]
 
 
-def _rank(ranker: ListConRanker, workload: Workload, mode: Mode) -> list[RankedList]:
-    return ranker.rank_encoded(ranker.encode(workload.queries, workload.passages), mode)
+def _encoder_flop(ranker: ListConRanker, lengths: NDArray[np.int64]) -> float:
+    """The operations that encoding texts of these token lengths takes; a multiplication and an addition are two."""
+    config = ranker.model.config.encoder
+    per_token = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
+    attention = 2 * config.hidden_size * float((lengths.astype(np.float64) ** 2).sum())
+    return float(2 * config.num_hidden_layers * (per_token * float(lengths.sum()) + attention))
 
 
-def _timed(ranker: ListConRanker, seconds: list[float], work: Callable[[], T]) -> T:
-    machine.synchronise(ranker.device)
+def machine_name(device: torch.device) -> str:
+    """The hardware in words: "NVIDIA H100 80GB HBM3", "AMD EPYC 9R14, 2 cores, 2 threads"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        name = found[1].strip() if found else name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = f"{name}, {cores} cores, {torch.get_num_threads()} threads"
+    return name if device.type == "cpu" else f"{device.type} of {name}"
+
+
+def _seconds_of(work: Callable[[], T], device: torch.device) -> tuple[float, T]:
+    """The time of some work, until the device has finished it, and its result."""
+    _synchronise(device)
     start = time.perf_counter()
     result = work()
-    machine.synchronise(ranker.device)
-    seconds.append(time.perf_counter() - start)
-    return result
+    _synchronise(device)
+    return time.perf_counter() - start, result
 
 
-def _of_subset(lists: Sequence[Sequence[str]], seconds: list[float]) -> Timing | None:
-    return Timing(len(lists), sum(map(len, lists)), tuple(seconds)) if lists else None
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
-def _encoder_flop(ranker: ListConRanker, lengths: NDArray[np.float64]) -> float:
-    """Operations that encoding texts of so many tokens takes: a multiplication and an addition are two."""
-    config = ranker.model.config.encoder
-    linears = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
-    attention = 2 * config.hidden_size * float((lengths**2).sum())
-    return 2 * float(config.num_hidden_layers) * (linears * float(lengths.sum()) + attention)
+@torch.inference_mode()
+def matrix_product_ceiling(
+    device: torch.device, dtype: torch.dtype, *, seconds: float = 0.3, size: int | None = None
+) -> float:
+    """The floating point operations per second of a large matrix product, the fastest of repeats over some seconds.
 
-
-def _token_lengths(ranker: ListConRanker, texts: Sequence[str]) -> NDArray[np.float64]:
-    """The tokens of each text, (N,); the ids of all of them at once would be the most of a large run's memory."""
-    cutter = TextCutter(ranker.checkpoint.tokenizer, ranker.max_length)
-    parts = (texts[start : start + _TOKENISED_AT_ONCE] for start in range(0, len(texts), _TOKENISED_AT_ONCE))
-    return np.array([len(row) for part in parts for row in cutter(part)], dtype=np.float64)
-
-
-def _encoder_speed(
-    ranker: ListConRanker, texts: Sequence[str], lengths: NDArray[np.float64], settings: Settings
-) -> EncoderSpeed:
-    """The fastest encoder beside transformers', on the same batches, taking turns, each as it is used.
-
-    Args:
-        ranker: the engine, which computes its batches side by side; transformers' has all threads for each.
-        texts: all texts. Batches are of neighbours by length, so they have the padding that they have in a run.
-        lengths: their tokens, (N,).
-        settings: how to measure.
+    The best of torch's own product and, on a CPU, of oneDNN's with prepacked weights: either may be faster, depending
+    on the processor.
     """
-    order = np.argsort(-lengths, kind="stable")
-    places = []
-    start = 0
-    while start < len(order):
-        rows = max(1, int(ranker.budgets.tokens // lengths[order[start]]))
-        places.append(order[start : start + rows])
-        start += rows
-    count = min(settings.encoder_batches, len(places))
-    cutter = TextCutter(ranker.checkpoint.tokenizer, ranker.max_length)
-    chosen = [places[int((number + 0.5) * len(places) / count)] for number in range(count)]
-    batches = [cutter([texts[place] for place in batch]) for batch in chosen]
-    encoders = ranker.encoder, FastEncoder.for_model(ranker.model, path="plain")
-    encoders[0].check([batch[0] for batch in batches])
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(settings.repeats):
-        with Workers(ranker.device) as workers:
-            _timed(ranker, seconds[0], lambda workers=workers: workers.map(encoders[0].features, batches))  # type: ignore[misc]
-        _timed(ranker, seconds[1], lambda: [encoders[1].features(batch) for batch in batches])
-    return EncoderSpeed(
-        path=encoders[0].describe(),
-        batches=count,
-        tokens=sum(len(row) for batch in batches for row in batch),
-        flop=_encoder_flop(ranker, lengths[np.concatenate(chosen)]),
-        seconds=tuple(seconds[0]),
-        plain_seconds=tuple(seconds[1]),
+    size = size or (1024 if device.type == "cpu" else 8192)
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    products: list[Callable[[], object]] = [lambda: left @ right]
+    if device.type == "cpu":
+        with suppress(AttributeError, RuntimeError, TypeError):  # not in this build of torch, or not for this dtype
+            packed = torch.ops.mkldnn._reorder_linear_weight(right, size)
+            linear = torch.ops.mkldnn._linear_pointwise
+            linear(left, packed, None, "none", [], "")
+            products.append(lambda: linear(left, packed, None, "none", [], ""))
+    fastest = float("inf")
+    for product in products:
+        product()  # the first call sets up the library
+        end = time.perf_counter() + seconds
+        while True:
+            fastest = min(fastest, _seconds_of(product, device)[0])
+            if time.perf_counter() >= end:
+                break
+    return 2 * float(size) ** 3 / fastest
+
+
+def _write_trace(encode: Callable[[], object], device: torch.device, path: Path) -> float | None:
+    """Write torch's profiler trace of `encode`; on CUDA the share of its time during which a kernel was running."""
+    on_cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    with profile(activities=activities) as recorded, record_function(_ENCODE):
+        encode()
+        _synchronise(device)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recorded.export_chrome_trace(str(path))
+    if not on_cuda:
+        return None
+    events = recorded.events() or []
+    whole = next(event for event in events if event.name == _ENCODE and event.device_type.name == "CPU").time_range
+    kernels = (
+        (event.time_range.start, event.time_range.end)
+        for event in events
+        if event.device_type.name == "CUDA" and event.name != _ENCODE
     )
+    return covered_share(kernels, whole.start, whole.end)
+
+
+def covered_share(spans: Iterable[tuple[float, float]], start: float, end: float) -> float:
+    """The share of the time from `start` to `end` that at least one of the spans (start, end) covers."""
+    covered, reached = 0.0, start
+    for first, last in sorted(spans):
+        last = min(last, end)
+        covered += max(0.0, last - max(first, reached))
+        reached = max(reached, last)
+    return covered / (end - start)
+
+
+def as_text(measurement: Measurement) -> str:
+    """One measurement for a terminal."""
+    title = f"{measurement.workload}; {measurement.mode} inference, {measurement.dtype}"
+    return "\n".join([title, "", _table(measurement, "terminal"), "", *_lines(measurement)])
+
+
+def updated_markdown(existing: str | None, measurements: Sequence[Measurement], command: str) -> str:
+    """The Markdown file with the measurements of one run, made by `command`.
+
+    Each measurement takes the place of the one with the same heading in the `existing` file, or is added at the end.
+    """
+    parts = re.split(r"^(?=## )", existing or "", flags=re.MULTILINE)
+    sections = {part.partition("\n")[0]: part.strip() for part in parts if part.startswith("## ")}
+    for measured in measurements:
+        heading = f"## {measured.workload}, {measured.mode}: {measured.model}, {measured.dtype}, on {measured.machine}"
+        used = ", ".join(f"{name} {number}" for name, number in measured.versions.items())
+        lines = "\n".join(f"- {line}" for line in _lines(measured))
+        sections[heading] = "\n\n".join(
+            [heading, f"```bash\n{command}\n```", f"{used}.", _table(measured, "markdown"), lines]
+        )
+    return "\n\n".join([_PREFACE.strip(), *sections.values()]) + "\n"
+
+
+def _table(measurement: Measurement, style: Literal["terminal", "markdown"]) -> str:
+    engine, published = measurement.engine, measurement.published
+    speed_up = f"x{engine.times_faster_than(published).shown('.1f')}" if published else "-"
+    timings = [("published procedure", published, "-")] if published else []
+    rows = []
+    for name, timing, times in [*timings, ("engine", engine, speed_up)]:
+        seconds = Ratio.of(timing.seconds).shown(".2f")
+        rows.append([name, f"{timing.queries}", f"{timing.passages}", seconds, f"{timing.ms_per_query:.1f}", times])
+    return table(("", "Lists", "Passages", "Seconds", "ms per query", "Speed-up"), rows, style, numbers=5)
+
+
+def _lines(measurement: Measurement) -> list[str]:
+    """The other figures, one line each."""
+    encoder, ceiling, agreement = measurement.encoder, measurement.ceiling, measurement.agreement
+    fast, padded = median(encoder.seconds), median(encoder.padded_seconds)
+    whole = sum(measurement.engine.seconds)
+    phases = ", ".join(f"{name} {spent / whole:.0%}" for name, spent in measurement.phases.items())
+    memory = in_words(
+        measurement.host_peak,
+        measurement.device_peak,
+        memory=measurement.host_budget,
+        device_memory=measurement.device_budget,
+    )
+    lines = [
+        f"engine: {measurement.tokens / measurement.median_seconds:,.0f} tokens/s of "
+        f"{measurement.distinct_texts:,} distinct texts, {measurement.flop_per_second / 1e9:,.1f} GFLOP/s: "
+        f"{measurement.flop_per_second / ceiling:.0%} of the ceiling ({ceiling / 1e9:,.0f} GFLOP/s)",
+        f"phases, which overlap, as shares of the engine's time: {phases}",
+        f"encoder alone, from text: {encoder.tokens / fast:,.0f} tokens/s, x{encoder.times_faster.shown('.2f')} of "
+        f"transformers sorted and padded ({encoder.tokens / padded:,.0f} tokens/s); "
+        f"{encoder.flop / fast / ceiling:.0%} and {encoder.flop / padded / ceiling:.0%} of the "
+        f"ceiling; backend {encoder.backend}",
+        f"peak memory of the engine, model included: {memory}",
+    ]
+    if measurement.busy is not None:
+        lines.append(f"a kernel was running in {measurement.busy:.0%} of the time of encoding (profiled)")
+    if agreement is not None:
+        gap = f"; largest score difference ordered the other way: {agreement.max_gap:.1e}" if agreement.max_gap else ""
+        lines.append(f"rankings as the published procedure's: {agreement.identical} of {agreement.lists} lists{gap}")
+    return lines

@@ -1,83 +1,144 @@
-"""What is ranked in a measurement: made-up lists in the shape of a task, or lists from a file."""
+"""What is ranked in a measurement: synthetic lists in the shape of an official task, or lists from a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from listcon_eval.errors import ListconError
-from listcon_eval.speed.shapes import Shape
 
 _TOPIC = 300  # characters that one text draws from
-_SENTENCE = 12  # characters between two punctuation marks, about
-_AT_ONCE = 500_000  # characters that are drawn at once, about
+_SENTENCE = 12  # mean number of characters between two punctuation marks
+_BLOCK = 500_000  # characters drawn at once: the random numbers take many times the memory of the text
+
+
+class Distribution(NamedTuple):
+    """A log-normal distribution of whole numbers, cut at bounds; `sigma` is the logarithm's standard deviation."""
+
+    min: int
+    mean: float
+    max: int
+    sigma: float
+
+    def draw(self, count: int, random: np.random.Generator) -> NDArray[np.int64]:
+        """Draw `count` numbers, (count,), with the stated mean up to rounding."""
+        drawn = np.exp(random.normal(0.0, self.sigma, count))
+        for _ in range(20):  # cutting at the bounds moves the mean: correct and cut again
+            drawn = np.clip(drawn * (self.mean / drawn.mean()), self.min, self.max)
+        return np.rint(drawn).astype(np.int64)
+
+
+class Shape(NamedTuple):
+    """The shape of one task's data; lengths in characters."""
+
+    queries: int
+    documents: int
+    distinct_documents: int
+    candidates: Distribution
+    document_length: Distribution
+    query_length: Distribution
+
+
+# From mteb's descriptive statistics of the official data. They have no deviations: each sigma is chosen to give about
+# the number of tokens and the padding that the task is known to have.
+SHAPES = {
+    "CMedQAv1-reranking": Shape(
+        1000,
+        100_000,
+        62_326,
+        candidates=Distribution(100, 100, 100, 0),
+        document_length=Distribution(5, 106.6, 265, 0.45),
+        query_length=Distribution(3, 55.7, 505, 0.45),
+    ),
+    "CMedQAv2-reranking": Shape(
+        1000,
+        100_000,
+        74_473,
+        candidates=Distribution(100, 100, 100, 0),
+        document_length=Distribution(11, 100.6, 264, 0.45),
+        query_length=Distribution(11, 48.8, 153, 0.45),
+    ),
+    "MMarcoReranking": Shape(
+        100,
+        100_026,
+        98_057,
+        candidates=Distribution(1000, 1000.26, 1002, 0),
+        document_length=Distribution(13, 123.8, 803, 0.45),
+        query_length=Distribution(4, 11.4, 61, 0.45),
+    ),
+    "T2Reranking": Shape(
+        5908,
+        97_422,
+        96_331,
+        candidates=Distribution(2, 16.5, 335, 0.8),
+        document_length=Distribution(1, 840.8, 120_026, 0.8),
+        query_length=Distribution(4, 10.9, 29, 0.45),
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Candidate lists to rank.
-
-    Attributes:
-        name: what the lists are, in a few words.
-        queries: one query a list.
-        passages: the passages of each list.
-    """
+    """Candidate lists to rank: what they are in a few words, and each one's query and passages."""
 
     name: str
     queries: list[str]
     passages: list[list[str]]
 
     @property
-    def documents(self) -> int:
-        """Passages of all lists together."""
+    def size(self) -> int:
+        """The number of passages in all lists."""
         return sum(map(len, self.passages))
 
     def distinct_texts(self) -> list[str]:
-        """Every text that is to be encoded, once."""
+        """Every text that has to be encoded, once."""
         return list(dict.fromkeys([*self.queries, *(text for passages in self.passages for text in passages)]))
 
-    def subset(self, count: int) -> list[int]:
-        """The places of so many lists, spread evenly over the lists by size: what stands for all of them."""
+    def sample(self, count: int) -> list[int]:
+        """The places of at most `count` lists, spread evenly over the lists sorted by size."""
         order = sorted(range(len(self.queries)), key=lambda place: len(self.passages[place]))
         count = min(count, len(order))
         return sorted(order[int((number + 0.5) * len(order) / count)] for number in range(count))
 
-    def some(self, places: Sequence[int]) -> "Workload":
+    def subset(self, places: Sequence[int]) -> "Workload":
         """The lists at those places alone."""
         return Workload(
             self.name, [self.queries[place] for place in places], [self.passages[place] for place in places]
         )
 
 
-def synthetic_workload(shape: Shape, *, scale: float = 1.0, seed: int = 0) -> Workload:
-    """Make lists in a task's shape out of common Chinese characters, with its lengths, sizes and repeated documents.
+def synthetic_workload(name: str, *, scale: float = 1.0, seed: int = 0) -> Workload:
+    """Make lists in a task's shape out of common Chinese characters: its lengths, list sizes and repeated documents.
 
     Args:
-        shape: the task's shape.
-        scale: the share of its queries to make, one at least; documents and distinct documents follow.
+        name: the task's name, one of `SHAPES`.
+        scale: the share of its queries to make; at least one is made.
         seed: equal seeds make equal texts.
 
     Raises:
-        ListconError: when the scale is not above 0.
+        ListconError: for an unknown name or a scale that is not a number above 0.
     """
-    if not scale > 0:
+    if name not in SHAPES:
+        raise ListconError(f"no shape {name!r}: give one of {', '.join(SHAPES)}")
+    if not 0 < scale < float("inf"):
         raise ListconError(f"the scale is {scale}: give the share of a task's queries to make, such as 0.02")
+    shape = SHAPES[name]
     random = np.random.default_rng(seed)
     queries = max(1, round(shape.queries * scale))
     sizes = shape.candidates.draw(queries, random)
     documents = int(sizes.sum())
     distinct = max(1, round(documents * shape.distinct_documents / shape.documents))
     pool = _texts(shape.document_length.draw(distinct, random), random)
-    # Every distinct document stands in some list; the rest of the places repeat some of them.
+    # Every distinct document is in some list; the remaining places repeat some of them.
     places = np.concatenate([np.arange(distinct), random.integers(0, distinct, documents - distinct)])
     random.shuffle(places)
-    parts = np.split(places, np.cumsum(sizes)[:-1])
     return Workload(
-        shape.name,
+        name,
         _texts(shape.query_length.draw(queries, random), random),
-        [[pool[place] for place in part] for part in parts],
+        [[pool[place] for place in part] for part in np.split(places, np.cumsum(sizes)[:-1])],
     )
 
 
@@ -85,45 +146,41 @@ def read_workload(path: Path) -> Workload:
     """Read lists in the layout of the original C-MTEB files: `query`, `positive`, `negative`.
 
     Raises:
-        ListconError: when there is no such file, or its rows are of another layout.
+        ListconError: when there is no such file, or its rows have another layout.
     """
-    from listcon_eval.data.original_layout import read_original
+    from listcon_eval.data.layouts import read_data
 
     if not path.exists():
         raise ListconError(f"no data at {path}: give a file (.jsonl, .jsonl.gz) with query, positive, negative")
-    parts = read_original(path, "test")
-    lists = [
-        (query, [parts.documents[doc_id].text for doc_id in parts.top_ranked[query_id]])
-        for query_id, query in parts.queries.items()
-    ]
-    return Workload(path.name, [query for query, _ in lists], [passages for _, passages in lists])
+    data = read_data(path, "test")
+    return Workload(
+        path.name,
+        list(data.queries.values()),
+        [[data.documents[doc_id].text for doc_id in data.top_ranked[query_id]] for query_id in data.queries],
+    )
 
 
 def _texts(lengths: NDArray[np.int64], random: np.random.Generator) -> list[str]:
-    """Random texts of so many characters, each with a choice of characters of its own, as a topic has, and punctuation.
+    """Random texts of these lengths, each from a range of characters of its own, as if it had a topic.
 
-    Texts that all drew from one table would be alike in the mean over their tokens, and their scores nearly tied.
+    Texts that all drew from one range would have nearly the same features, and their scores would nearly tie.
     """
     characters = _common_characters()
-    # In blocks: the numbers that a character is drawn by take many times its memory.
-    blocks = np.cumsum(lengths) // _AT_ONCE
-    borders = np.flatnonzero(np.diff(blocks)) + 1
-    return [text for block in np.split(lengths, borders) for text in _block(block, characters, random)]
-
-
-def _block(lengths: NDArray[np.int64], characters: NDArray[np.uint32], random: np.random.Generator) -> list[str]:
-    total = int(lengths.sum())
-    starts = np.repeat(random.integers(0, len(characters), len(lengths)), lengths)
-    # Cubed uniform numbers favour a few characters, as a text does.
-    codes = characters[(starts + random.random(total) ** 3 * _TOPIC).astype(np.int64) % len(characters)]
-    marks = random.random(total) < 1 / _SENTENCE
-    codes[marks] = random.choice(np.array([ord(mark) for mark in ",。,、?"], dtype=np.uint32), int(marks.sum()))
-    content = codes.astype("<u4").tobytes().decode("utf-32-le")
-    ends = np.cumsum(lengths)
-    return [content[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
+    texts = []
+    for block in np.split(lengths, np.flatnonzero(np.diff(np.cumsum(lengths) // _BLOCK)) + 1):
+        total = int(block.sum())
+        starts = np.repeat(random.integers(0, len(characters), len(block)), block)
+        # The cube of a uniform number favours a few characters, as real texts do.
+        codes = characters[(starts + random.random(total) ** 3 * _TOPIC).astype(np.int64) % len(characters)]
+        marks = random.random(total) < 1 / _SENTENCE
+        codes[marks] = random.choice(np.array([ord(mark) for mark in ",。,、?"], dtype=np.uint32), int(marks.sum()))
+        content = codes.astype("<u4").tobytes().decode("utf-32-le")
+        ends = np.cumsum(block).tolist()
+        texts += [content[end - length : end] for end, length in zip(ends, block.tolist(), strict=True)]
+    return texts
 
 
 def _common_characters() -> NDArray[np.uint32]:
-    """The 3,755 common characters of GB 2312's first level, as code points: BERT-Chinese has a token for each."""
+    """The 3,755 characters of GB 2312's first level, as code points: BERT-Chinese has a token for each."""
     rows = (bytes([first, second]) for first in range(0xB0, 0xD8) for second in range(0xA1, 0xFF))
     return np.array([ord(pair.decode("gb2312")) for pair in rows if pair < b"\xd7\xfa"], dtype=np.uint32)

@@ -4,159 +4,203 @@ Loading, prompts and similarity are mteb's: by its registry for the models it ha
 every other folder or hub id.
 """
 
-import warnings
+import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 from mteb.types import PromptType
+from numpy.typing import NDArray
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from listcon_eval.errors import ListconError
-from listcon_eval.inference.features import FeatureStore
-from listcon_eval.records import CandidateList, RankedList
-from listcon_eval.systems.batches import chunk_name, chunks
-from listcon_eval.systems.detection import Found, registered
-from listcon_eval.systems.network import NetworkSystem
-from listcon_eval.systems.system import Job, Options
-from listcon_eval.systems.weights import check_weights, loading, quiet_loading
+from listcon_eval.model.tokenizer import check_tokenizer
+from listcon_eval.mteb_compat import registered_model
+from listcon_eval.ordering import ranked_list
+from listcon_eval.records import CandidateList
+from listcon_eval.systems.base import LoadOptions, RankContext, Ranking
+from listcon_eval.systems.network import (
+    NetworkSystem,
+    TokenCounts,
+    check_length,
+    check_weights,
+    count_tokens,
+    in_batches,
+    loading,
+    observed_texts,
+    own_length,
+)
+from listcon_eval.systems.resolve import ModelSpec
 
 if TYPE_CHECKING:
     from mteb.models import EncoderProtocol, ModelMeta
 
-_SPECIAL_TOKENS = 8  # and a short prompt: what a text may have beside its characters
+logger = logging.getLogger(__name__)
+
+_SHORTEST = 3  # two special tokens and a text's first
 
 
 class Embedding(NetworkSystem):
     """An embedding model. Every distinct query and every distinct passage is encoded once.
-
-    Args:
-        found: the model.
-        options: device, precision, and perhaps a length below the model's own.
 
     Raises:
         ListconError: the model cannot be loaded, would run code of its own, or is not on this machine.
     """
 
     kind = "embedding"
-    phase_names = ("encode", "compare")
-    model_type = "dense"
     frameworks = ("Sentence Transformers", "PyTorch")
 
-    def _network(self, found: Found, options: Options) -> nn.Module:
-        self.encoder: EncoderProtocol = _load(found, self._device)
-        model = _network_of(self.encoder, found)
-        self._own_length: int | None = getattr(model, "max_seq_length", None)
-        self.max_length = self._own_length
+    encoder: "EncoderProtocol"
+
+    def _network(self, spec: ModelSpec, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        meta = registered_model(self._source.hub_id)
+        if meta is not None and meta.loader_kwargs.get("trust_remote_code"):
+            raise ListconError(
+                f"mteb loads {meta.name} by code of its repository (trust_remote_code), and this package runs no code "
+                "of a checkpoint: score it elsewhere and give the TREC run file"
+            )
+        with loading(spec, "an embedding model", dtype) as self._loaded:
+            if meta is None or meta.loader is SentenceTransformerEncoderWrapper:
+                self.encoder = _sentence_transformers(str(self._source.folder), device, meta)
+            else:
+                loaded: Any = meta.model_copy(update={"revision": self._source.revision}).load_model(device=str(device))
+                self.encoder = loaded
+            model = _network_of(self.encoder, spec)
+            # Embeddings are pooled over tokens by a module of their own, so BERT's pooler takes no part.
+            check_weights(self._source.folder, self._loaded, () if _uses_pooler(model) else ("pooler.",))
+            tokenizer = getattr(model, "tokenizer", None)
+            self._tokenizer = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else None
+            if self._tokenizer is not None:
+                check_tokenizer(self._tokenizer, self._source.folder)
+            unused = _unused_prompts(model)
+        if unused:
+            logger.warning(
+                "%s: its prompts %s are not used: only those named query, document (passage, corpus), or after a task "
+                "or task type are. If queries or passages need one, name it so in config_sentence_transformers.json",
+                self._source.folder,
+                ", ".join(map(repr, unused)),
+            )
+        network = self._loaded[0].network if self._loaded else None
+        own = own_length(getattr(model, "max_seq_length", None), network, self._source.folder)
+        self._own_length = self.max_length = own
         if options.max_length is not None:
-            self.max_length = _cut(model, options.max_length, self._own_length, found)
+            longest = own if hasattr(model, "max_seq_length") else 0  # a model that cannot be told takes none
+            self.max_length = check_length(options.max_length, _SHORTEST, longest, self._source.folder)
+        if self._tokenizer is not None:
+            changed: Any = model  # a property of sentence-transformers' models
+            changed.max_seq_length = self.max_length
         return model
 
-    def rank(self, lists: Sequence[CandidateList], mode: str, job: Job) -> list[RankedList]:
+    def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
         """Encode what the lists hold, and compare."""
         del mode
-        queries = {text: place for place, text in enumerate(dict.fromkeys(row.query for row in lists))}
-        passages = {text: place for place, text in enumerate(dict.fromkeys(t for row in lists for t in row.passages))}
-        total = len(queries) + len(passages)
-        of_queries = self._encode(list(queries), PromptType.query, job, 0, total)
-        of_passages = self._encode(list(passages), PromptType.document, job, len(queries), total)
+        texts = {
+            PromptType.query: list(dict.fromkeys(row.query for row in lists)),
+            PromptType.document: list(dict.fromkeys(text for row in lists for text in row.passages)),
+        }
+        prompts = {side: self._prompt(side, context) for side in texts}
+        with context.phases.measured("tokenise"):
+            counts = {side: count_tokens(self._tokenizer, texts[side]) for side in texts}
+        observed = {"prompts": {side.value: prompts[side] for side in texts}, **self._count(counts, prompts, context)}
+        # Side -> text -> its embedding, (D,).
+        embedded: dict[PromptType, dict[str, NDArray[np.float32]]] = {side: {} for side in texts}
+        for side, own in texts.items():
+            lengths = np.minimum(counts[side].lengths, self.max_length)
+            work = partial(self._embeddings, side, context)
+            units = [(text,) for text in own]
+            for chunk, found in self._in_chunks("encode", f"embeddings-{side.value}", units, lengths, work, context):
+                embedded[side] |= zip((own[place] for place in chunk), found, strict=True)
+                context.progress("encode", sum(map(len, embedded.values())), sum(map(len, texts.values())))
         ranked = []
-        for done, row in enumerate(lists, start=1):
-            with self.phases.measured("compare"):
+        for row in lists:
+            with context.phases.measured("compare"):
                 # A product's last bits may depend on a row's place: equal texts get one score by being compared once.
                 distinct = {text: place for place, text in enumerate(dict.fromkeys(row.passages))}
                 similarities = self.encoder.similarity(
-                    of_queries.get(np.array([queries[row.query]])),
-                    of_passages.get(np.array([passages[text] for text in distinct])),
+                    embedded[PromptType.query][row.query][np.newaxis],  # (1, D)
+                    np.stack([embedded[PromptType.document][text] for text in distinct]),  # (P, D)
                 )
                 scores = torch.as_tensor(similarities)[0].double().tolist()
-            ranked.append(RankedList(tuple(scores[distinct[text]] for text in row.passages), (0,) * len(row.passages)))
-            job.progress("list", done, len(lists))
-        return ranked
+                ranked.append(ranked_list([scores[distinct[text]] for text in row.passages]))
+        return Ranking(ranked, {}, observed)
 
-    def _encode(self, texts: list[str], side: PromptType, job: Job, before: int, total: int) -> FeatureStore:
-        """Embeddings of distinct texts, in their order: (N, D), float32, on the CPU.
+    def _count(
+        self, counts: Mapping[PromptType, TokenCounts], prompts: Mapping[PromptType, str | None], context: RankContext
+    ) -> dict[str, Any]:
+        """The shares of unknown tokens and of texts that are cut."""
+        whole = TokenCounts(*(np.concatenate(of_sides) for of_sides in zip(*counts.values(), strict=True)))
+        cut = 0
+        if self._tokenizer is not None:
+            special = self._tokenizer.num_special_tokens_to_add()
+            for side, of_side in counts.items():
+                added = special + int(count_tokens(self._tokenizer, [prompts[side] or ""]).lengths[0])
+                cut += int((of_side.lengths + added > self.max_length).sum())
+        return observed_texts(context, self.name, whole, len(whole.lengths), cut)
 
-        Args:
-            texts: N texts.
-            side: whether they are queries or documents, which prompts may differ for.
-            job: the job.
-            before: texts that were encoded before these, for the progress.
-            total: all texts to encode.
-        """
-        store: FeatureStore | None = None
-        done = before
-        for chunk in chunks([len(text) for text in texts], self._budgets):
-            of_chunk = [texts[place] for place in chunk]
-            name = chunk_name(f"embeddings-{side.value}", of_chunk)
-            embeddings = job.journal.load(name) if job.journal else None
-            if embeddings is None:
-                with self.phases.measured("encode"):
-                    embeddings = self._embeddings(of_chunk, side, job)
-                if job.journal:
-                    job.journal.save(name, embeddings)
-            if store is None:
-                width = embeddings.shape[1]
-                budget = self._budgets.feature_bytes
-                store = FeatureStore(len(texts), width, torch.float32, torch.device("cpu"), budget)
-            store.put(chunk, torch.from_numpy(embeddings))
-            done += len(chunk)
-            job.progress("encode", done, total)
-        if store is None:
-            raise ListconError(f"{job.task.name}: there is no text to encode; give data with queries and candidates")
-        return store
+    def _embeddings(
+        self, side: PromptType, context: RankContext, units: Sequence[tuple[str, ...]], longest: int
+    ) -> NDArray[np.float32]:
+        """The embeddings of queries or documents, (N, D)."""
+        texts = [text for (text,) in units]
+        encoded = in_batches(self.budget, longest, lambda size: self._call_encoder(texts, side, size, context))
+        return torch.as_tensor(encoded).detach().cpu().float().numpy()
 
-    def _embeddings(self, texts: list[str], side: PromptType, job: Job) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
+    def _call_encoder(self, texts: Sequence[str], side: PromptType, size: int, context: RankContext) -> Any:  # noqa: ANN401
         from datasets import Dataset
         from torch.utils.data import DataLoader
 
-        longest = max(map(len, texts)) + _SPECIAL_TOKENS
-        if self.max_length is not None:
-            longest = min(longest, self.max_length)
+        return self.encoder.encode(
+            DataLoader(Dataset.from_dict({"text": list(texts)}), batch_size=size),
+            task_metadata=context.task,
+            hf_split=context.split,
+            hf_subset=context.subset,
+            prompt_type=side,
+            batch_size=size,
+            show_progress_bar=False,
+        )
 
-        def work(size: int) -> Any:  # noqa: ANN401 - an array or a tensor: a model of mteb may give either
-            return self.encoder.encode(
-                DataLoader(Dataset.from_dict({"text": texts}), batch_size=size),
-                task_metadata=job.task,
-                hf_split=job.split,
-                hf_subset=job.subset,
-                prompt_type=side,
-                batch_size=size,
-                show_progress_bar=False,
-            )
+    def _prompt(self, side: PromptType, context: RankContext) -> str | None:
+        """The text that the model's loader puts before queries or documents; None where it does so by itself.
 
-        embeddings = self._batches.run(longest, work)
-        return torch.as_tensor(embeddings).detach().cpu().float().numpy()
+        The loader is called with sentence-transformers' `encode` replaced by a note of its arguments: each loader of
+        mteb finds its prompts in its own way.
+        """
+        model: Any = self.model
+        found: list[str | None] = []
 
-    def experiment(self) -> Mapping[str, Any]:
+        def encode(
+            inputs: Sequence[str], *, prompt: str | None = None, prompt_name: str | None = None, **_: object
+        ) -> object:
+            name = prompt_name or model.default_prompt_name
+            found.append(prompt if prompt is not None else model.prompts.get(name, "") if name else "")
+            return np.zeros((len(inputs), 1), dtype=np.float32)
+
+        if not hasattr(model, "default_prompt_name"):
+            return None
+        model.encode = encode
+        try:
+            self._call_encoder([""], side, 1, context)
+        finally:
+            del model.encode
+        return found[0] if found else None
+
+    def path_settings(self) -> Mapping[str, Any]:
         """A length other than the model's own."""
         return {} if self.max_length == self._own_length else self.settings()
 
-    def _told(self) -> Mapping[str, Any]:
-        return {"loader": type(self.encoder).__name__, "similarity": self._similarity()}
-
-    def _similarity(self) -> str:
-        return str(getattr(self.model, "similarity_fn_name", None) or "the model's own")
-
-
-def _load(found: Found, device: torch.device) -> "EncoderProtocol":
-    source = found.folder_of_model()
-    meta = registered(source.hub_id)
-    if meta is not None and meta.loader_kwargs.get("trust_remote_code"):
-        raise ListconError(
-            f"mteb loads {meta.name} by code of its repository (trust_remote_code), and this package runs no code of a "
-            "checkpoint: score it elsewhere and give the TREC run file"
-        )
-    with loading(found.given, source.folder, "an embedding model"), quiet_loading(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # mteb's, of its own deprecations
-        if meta is None or meta.loader is SentenceTransformerEncoderWrapper:
-            return _sentence_transformers(str(source.folder), device, meta)
-        loaded: Any = meta.model_copy(update={"revision": source.revision}).load_model(device=str(device))
-        encoder: EncoderProtocol = loaded  # `_network_of` makes sure
-        return encoder
+    def provenance(self) -> Mapping[str, Any]:
+        """The model's files, similarity and prompts."""
+        return {
+            **super().provenance(),
+            "loader": type(self.encoder).__name__,
+            "similarity": str(getattr(self.model, "similarity_fn_name", None) or "the model's own"),
+            "prompts": {name: text for name, text in (getattr(self.model, "prompts", None) or {}).items() if text},
+        }
 
 
 def _sentence_transformers(folder: str, device: torch.device, meta: "ModelMeta | None") -> "EncoderProtocol":
@@ -165,27 +209,35 @@ def _sentence_transformers(folder: str, device: torch.device, meta: "ModelMeta |
     arguments = dict(meta.loader_kwargs) if meta else {}
     prompts = arguments.pop("model_prompts", None)
     model = SentenceTransformer(folder, device=str(device), local_files_only=True, **arguments)
-    if model.transformers_model is not None:
-        check_weights(Path(folder), model.transformers_model)
+    if not model.prompts.get("document"):
+        # sentence-transformers' other names for it: an empty "document", which it adds by itself, hides them
+        model.prompts["document"] = next(filter(None, map(model.prompts.get, ("passage", "corpus"))), "")
     return SentenceTransformerEncoderWrapper(model, model_prompts=prompts)
 
 
-def _network_of(encoder: "EncoderProtocol", found: Found) -> nn.Module:
-    """The network behind a model of mteb: without one there is no precision, device or hash to speak of."""
+def _network_of(encoder: "EncoderProtocol", spec: ModelSpec) -> nn.Module:
+    """The network behind a model of mteb: without one there is no dtype, device or hash to speak of."""
     network = getattr(encoder, "model", None)
     if not isinstance(network, nn.Module) or not callable(getattr(encoder, "encode", None)):
         raise ListconError(
-            f"{found.given}: mteb loads it as a {type(encoder).__name__}, which is no network on this machine: score "
+            f"{spec.given}: mteb loads it as a {type(encoder).__name__}, which is no network on this machine: score "
             "it elsewhere and give the TREC run file"
         )
     return network
 
 
-def _cut(model: nn.Module, wanted: int, own: int | None, found: Found) -> int:
-    if own is None or not 3 <= wanted <= own:
-        raise ListconError(
-            f"max_length is {wanted}: {found.given} takes {'no such setting' if own is None else f'3 to {own}'}"
-        )
-    cut: Any = model  # a property of sentence-transformers' models
-    cut.max_seq_length = wanted
-    return wanted
+def _unused_prompts(model: nn.Module) -> list[str]:
+    """Names of prompts that neither mteb nor sentence-transformers gives to queries or documents: a default, too."""
+    named: Any = getattr(model, "prompts", None) or {}
+    given = {name: prompt for name, prompt in named.items() if prompt}
+    known, _ = AbsEncoder.validate_task_to_prompt_name(given, raise_for_invalid_keys=False)
+    return sorted(given.keys() - {*(known or ()), "passage", "corpus"})
+
+
+def _uses_pooler(model: nn.Module) -> bool:
+    """Whether a module of sentence-transformers takes what BERT's pooler gives instead of the tokens."""
+    for module in model.modules():
+        for modality in getattr(module, "modality_config", {}).values():
+            if "pooler" in str(modality.get("method_output_name")):
+                return True
+    return False

@@ -1,78 +1,95 @@
 """ListConRanker, in both inference modes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 from listcon_eval.inference import EncodedLists, ListConRanker
-from listcon_eval.records import MODES, CandidateList, Mode, RankedList
-from listcon_eval.systems.detection import Found
-from listcon_eval.systems.naming import name_of_model, revision_of_model
-from listcon_eval.systems.system import Job, Options, System
+from listcon_eval.progress import Phases
+from listcon_eval.records import MODES, CandidateList, Mode
+from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System
+from listcon_eval.systems.resolve import ModelSpec, model_name, model_revision
 
 DEFAULT_MAX_LENGTH = 512
 
 
-class ListConRankerSystem(System):
-    """A loaded ranker. Ranking the same lists in another mode reuses the texts' encoding.
+class _Encoding(NamedTuple):
+    """The encoding of the last lists, and the seconds by phase that it took."""
 
-    Args:
-        ranker: the ranker.
-    """
+    lists: list[CandidateList]
+    encoded: EncodedLists
+    seconds: dict[str, float]
+
+
+class ListConRankerSystem(System):
+    """A loaded ranker. Ranking the same lists in another mode reuses the texts' encoding."""
 
     kind = "listconranker"
     modes = MODES
     packages = ("torch", "transformers")
-    phase_names = ("tokenise", "encode", "list")
-    keeps_budgets = True
+    load_options = frozenset({"device", "dtype", "max_length", "memory", "device_memory"})
 
     def __init__(self, ranker: ListConRanker) -> None:
-        super().__init__()
         self.ranker = ranker
-        self.phases = ranker.phases
-        self.name = name_of_model(ranker.checkpoint.source)
-        self.revision = revision_of_model(ranker.checkpoint.source, ranker.checkpoint.weights_sha256)
-        self.precision = ranker.precision
+        checkpoint = ranker.checkpoint
+        self.name = model_name(checkpoint.source)
+        self.revision = model_revision(checkpoint.source, checkpoint.weights_sha256)
+        self.dtype = ranker.dtype
         self.device = str(ranker.device)
-        self._encoded: tuple[list[CandidateList], EncodedLists] | None = None
+        self.load_seconds = ranker.load_seconds
+        self._last: _Encoding | None = None
 
     @classmethod
-    def load(cls, found: Found, options: Options) -> Self:
+    def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
         """Load a checkpoint of either published layout."""
-        source = found.folder_of_model()
         return cls(
             ListConRanker.from_pretrained(
-                source.hub_id or source.folder,
-                revision=source.revision,
+                spec.model_source(),
                 device=options.device,
-                precision=options.precision,
+                dtype=options.dtype,
                 max_length=DEFAULT_MAX_LENGTH if options.max_length is None else options.max_length,
                 memory=options.memory,
                 device_memory=options.device_memory,
             )
         )
 
-    def rank(self, lists: Sequence[CandidateList], mode: str, job: Job) -> list[RankedList]:
-        """Rank lists in one inference mode."""
-        encoded = self._encode(list(lists), job)
-        return self.ranker.rank_encoded(
-            encoded, cast("Mode", mode), progress=job.progress, journal=job.journal, keep_going=job.keep_going
+    def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
+        reused = self._last if self._last is not None and self._last.lists == list(lists) else None
+        encoding = reused or self._encode(list(lists), context)
+        # A mode's seconds are those that it takes alone, whether or not another one was ranked before.
+        for phase, seconds in encoding.seconds.items():
+            context.phases.seconds[phase] = context.phases.seconds.get(phase, 0.0) + seconds
+        ranked = self.ranker.rank_encoded(
+            encoding.encoded,
+            cast("Mode", mode),
+            progress=context.progress,
+            cache=context.cache,
+            phases=context.phases,
+            keep_going=context.keep_going,
         )
+        texts = len(encoding.encoded.texts)
+        observed = {
+            "unknown_tokens": round(encoding.encoded.unknown_share, 6),
+            "read": texts,
+            "truncated": round(encoding.encoded.truncated / max(1, texts), 6),
+            "reused_encoding": reused is not None,
+        }
+        return Ranking(ranked, {}, observed)
 
-    def _encode(self, lists: list[CandidateList], job: Job) -> EncodedLists:
-        """Encode lists, unless they are those of the last time."""
-        if self._encoded is None or self._encoded[0] != lists:
-            self._encoded = None  # let the last task's features go before the next ones are made
-            encoded = self.ranker.encode(
-                [row.query for row in lists],
-                [row.passages for row in lists],
-                names=[job.name_of(row) for row in lists],
-                progress=job.progress,
-                journal=job.journal,
-            )
-            self._encoded = lists, encoded
-        return self._encoded[1]
+    def _encode(self, lists: list[CandidateList], context: RankContext) -> _Encoding:
+        self._last = None  # free the last task's features before the next ones are made
+        phases = Phases()
+        encoded = self.ranker.encode(
+            [row.query for row in lists],
+            [row.passages for row in lists],
+            names=[context.name_of(row) for row in lists],
+            progress=context.progress,
+            cache=context.cache,
+            phases=phases,
+        )
+        self._last = _Encoding(lists, encoded, phases.seconds)
+        return self._last
 
-    def experiment(self) -> Mapping[str, Any]:
+    def path_settings(self) -> Mapping[str, Any]:
         """A length other than the published one."""
         return {} if self.ranker.max_length == DEFAULT_MAX_LENGTH else self.settings()
 
@@ -81,29 +98,26 @@ class ListConRankerSystem(System):
         return {"max_length": self.ranker.max_length}
 
     def key(self) -> Mapping[str, Any]:
-        """Weights, device and the encoder's path on it."""
+        """Weights, length, and the encoder's backend."""
         return {
             "weights": self.ranker.checkpoint.weights_sha256,
             "max_length": self.ranker.max_length,
-            "device": self.ranker.device.type,
-            "encoder": self.ranker.encoder.path,
+            "encoder": self.ranker.encoder.backend,
         }
 
     def provenance(self) -> Mapping[str, Any]:
         """The checkpoint, and how its texts are encoded."""
         checkpoint = self.ranker.checkpoint
         return {
-            "model": {
-                "location": str(checkpoint.source.folder),
-                "weights_sha256": checkpoint.weights_sha256,
-                "layout": checkpoint.layout,
-                "ignored_keys": list(checkpoint.ignored),
-            },
+            "location": str(checkpoint.source.folder),
+            "weights_sha256": checkpoint.weights_sha256,
             "weights_dtype": str(self.ranker.model.linear_in_embedding.weight.dtype).removeprefix("torch."),
+            "layout": checkpoint.layout,
+            "ignored_keys": list(checkpoint.ignored),
             "encoder": self.ranker.encoder.describe(),
         }
 
-    def facts(self) -> Mapping[str, Any]:
+    def model_metadata(self) -> Mapping[str, Any]:
         """Its size."""
         parameters = sum(parameter.numel() for parameter in self.ranker.model.parameters())
         encoder = self.ranker.model.config.encoder

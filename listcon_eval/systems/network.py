@@ -1,18 +1,234 @@
-"""What kinds that run a network of their own have in common: files, device, number format, batches."""
+"""What systems that run a network share: how weights are loaded and checked, chunks and batches, counts of tokens."""
 
+import logging
+import pickle
+import re
+import time
+import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
-from listcon_eval.files import sha256_of_folder
-from listcon_eval.inference.budgets import Budgets
-from listcon_eval.inference.devices import choose_device
-from listcon_eval.systems.batches import WEIGHT_FILES, Batches, network_dtype
-from listcon_eval.systems.detection import Found
-from listcon_eval.systems.naming import name_of_model, revision_of_model
-from listcon_eval.systems.system import Options, System
+from listcon_eval.errors import ListconError
+from listcon_eval.files import sha256_of_folder, sha256_of_texts
+from listcon_eval.inference.devices import choose_device, resolve_dtype
+from listcon_eval.inference.memory import BatchBudget, Budgets
+from listcon_eval.model.architecture import max_tokens
+from listcon_eval.systems.base import LoadOptions, RankContext, System
+from listcon_eval.systems.resolve import ModelSpec, model_name, model_revision
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+WEIGHT_FILES = (".safetensors", ".gz", ".bin", ".pt", ".json", ".jinja", ".txt", ".model")
+"""Suffixes of the files that decide a model's scores: weights, configuration, tokenizer, prompts."""
+_USUAL_LENGTH = 512  # of a model that states none
+_BATCHES_PER_CHUNK = 16  # a chunk is what an interrupted run keeps: a minute's work or less
+_UNKNOWN_WARNED, _UNKNOWN_REFUSED, _CUT_WARNED = 0.03, 0.5, 0.05
+
+
+class LoadedNetwork(NamedTuple):
+    """A network that transformers has loaded, by its own report.
+
+    Attributes:
+        network: the network.
+        missing: its weights that the files lack, which transformers draws at random.
+        unused: names of weights in the files that the network has no place for.
+    """
+
+    network: PreTrainedModel
+    missing: list[str]
+    unused: list[str]
+
+
+@contextmanager
+def loading(spec: ModelSpec, what: str, dtype: torch.dtype) -> Iterator[list[LoadedNetwork]]:
+    """Load a model (`what`, in messages) by any library, and yield a list that fills with transformers' networks.
+
+    The libraries above transformers do not pass on its report of missing weights, so its `from_pretrained` is wrapped
+    meanwhile. It also gets the dtype: casting a loaded network would round its rotary tables, which otherwise stay
+    float32. Weights whose names in the files have a prefix more (`module.`, `_orig_mod.`) are read under it.
+
+    Raises:
+        ListconError: the model cannot be loaded; whatever a library raises becomes one message.
+    """
+    folder = spec.model_source().folder
+    library: Any = PreTrainedModel
+    original = library.__dict__["from_pretrained"]
+    loaded: list[LoadedNetwork] = []
+
+    def from_pretrained(cls: type, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401 - those of transformers
+        kwargs.pop("torch_dtype", None)
+        load = original.__get__(None, cls)
+        kwargs |= {"dtype": dtype, "output_loading_info": True}
+        network, info = load(*args, **kwargs)
+        if info["missing_keys"] and (renaming := _renaming(network, info["missing_keys"], info["unexpected_keys"])):
+            logger.info("%s: reading weights under the prefix %s", folder, ", ".join(renaming))
+            network, info = load(*args, **kwargs, key_mapping=renaming)
+        missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+        loaded.append(LoadedNetwork(network, sorted(missing), sorted(info["unexpected_keys"])))
+        return network
+
+    library.from_pretrained = classmethod(from_pretrained)
+    try:
+        with _quiet():
+            yield loaded
+    except ListconError:
+        raise
+    except Exception as error:  # what a damaged file raises differs by file and library
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's own message advises to run the file's code
+            first = "its weights are no pickle of tensors alone, and no other kind is read"
+        raise ListconError(
+            f"{spec.given} cannot be loaded as {what} (from {folder}): {first}; check its files, or say with "
+            "--kind what it is"
+        ) from error
+    finally:
+        library.from_pretrained = original
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the progress bars, reports and warnings of the libraries."""
+    library: Any = transformers_logging
+    bars = library.is_progress_bar_enabled()
+    levels = {name: logging.getLogger(name).level for name in ("transformers", "mteb", "sentence_transformers")}
+    library.disable_progress_bar()
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        if bars:
+            library.enable_progress_bar()
+
+
+def _renaming(network: PreTrainedModel, missing: set[str], unused: set[str]) -> dict[str, str]:
+    """The prefix under which the files have the missing weights, as transformers' `key_mapping`.
+
+    It is empty when no prefix gives the missing weights, or more than one does.
+    """
+    base = f"{network.base_model_prefix}."
+    covered: dict[tuple[str, str], set[str]] = {}
+    for name in missing:
+        # Files of a classifier may hold its base network without the name that it has in the classifier.
+        targets = ("", base) if name.startswith(base) else ("",)
+        for target in targets:
+            ending = name.removeprefix(target)
+            for stored in unused:
+                if stored.endswith(f".{ending}"):
+                    covered.setdefault((stored.removesuffix(ending), target), set()).add(stored)
+    if not covered:
+        return {}
+    most = max(map(len, covered.values()))
+    best = [renaming for renaming, stored in covered.items() if len(stored) == most]
+    if len({frozenset(covered[renaming]) for renaming in best}) > 1:
+        return {}  # two networks of one shape in one file
+    prefix, target = min(best, key=lambda renaming: len(renaming[0]))
+    return {f"^{re.escape(prefix)}": target}
+
+
+def check_weights(folder: Path, loaded: Sequence[LoadedNetwork], optional: tuple[str, ...] = ()) -> None:
+    """Refuse networks that lack weights, beside those under `optional` prefixes, or have some that are not finite."""
+    for network, missing, unused in loaded:
+        needed = [name for name in missing if not name.startswith(optional or "\0")]
+        if needed:
+            found = f" The files have others that do not fit, such as {unused[0]}." if unused else ""
+            shown = ", ".join(needed[:4]) + (", ..." if len(needed) > 4 else "")
+            raise ListconError(
+                f"the files in {folder} lack {len(needed)} weights of a {type(network).__name__}: {shown}. They would "
+                f"be random numbers, and so would the scores.{found} Give a model whose weights are complete"
+            )
+        for name, weight in network.named_parameters():
+            if weight.is_floating_point() and not torch.isfinite(weight).all():
+                raise ListconError(
+                    f"the weight {name} in {folder} holds NaN or infinity as {_dtype_name(weight)}: the file is "
+                    "damaged, or its values are too large for this format (then --dtype float32 helps)"
+                )
+
+
+def _dtype_name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def own_length(stated: int | None, network: nn.Module | None, folder: Path) -> int:
+    """The tokens that a model reads: what its files state, cut to what the network has positions for."""
+    usable = max_tokens(network) if network is not None else None
+    if stated is None or stated > 2**31:  # transformers' way to say that a tokenizer states none
+        return usable or _USUAL_LENGTH
+    if usable is not None and stated > usable:
+        logger.warning("%s: texts are cut to the %d tokens that it has positions for, not %d", folder, usable, stated)
+        return usable
+    return stated
+
+
+def check_length(length: int, shortest: int, longest: int, folder: Path) -> int:
+    """Return a length that was asked for, if the model takes it."""
+    if not shortest <= length <= longest:
+        raise ListconError(f"max_length is {length}: the model in {folder} takes {shortest} to {longest} tokens")
+    return length
+
+
+def in_batches(budget: BatchBudget, longest: int, work: Callable[[int], T]) -> T:
+    """Call `work` with how many units of `longest` tokens fit a batch; with fewer while the device is out of memory."""
+    longest = max(1, longest)
+    while True:
+        size = max(1, budget.size // longest)
+        try:
+            return work(size)
+        except torch.OutOfMemoryError as error:
+            budget.halve(size * longest, size, error)
+
+
+class TokenCounts(NamedTuple):
+    """The tokens of N texts, without special ones and before they are cut, and those that are unknown: (N,) each."""
+
+    lengths: NDArray[np.int64]
+    unknown: NDArray[np.int64]
+
+
+def count_tokens(tokenizer: PreTrainedTokenizerBase | None, texts: Sequence[str]) -> TokenCounts:
+    """Count the tokens of texts; characters where there is no tokenizer."""
+    if tokenizer is None:
+        lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        return TokenCounts(lengths, np.zeros_like(lengths))
+    counts = np.zeros((2, len(texts)), dtype=np.int64)
+    for start in range(0, len(texts), 256):
+        part = list(texts[start : start + 256])
+        rows: Any = tokenizer(part, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        counts[:, start : start + 256] = [list(map(len, rows)), [row.count(tokenizer.unk_token_id) for row in rows]]
+    return TokenCounts(*counts)
+
+
+def observed_texts(context: RankContext, name: str, counts: TokenCounts, units: int, cut: int) -> dict[str, Any]:
+    """The shares of unknown tokens, and of units (texts or pairs) that were cut, for `Ranking.observed`.
+
+    Raises:
+        ListconError: most of the tokens are unknown to the tokenizer.
+    """
+    unknown = int(counts.unknown.sum()) / max(1, int(counts.lengths.sum()))
+    shares = f"{context.task.name}: {100 * unknown:.1f} % of all tokens are unknown to the tokenizer of {name}"
+    if unknown > _UNKNOWN_REFUSED:
+        raise ListconError(f"{shares}: it is not this model's, or not for this language; check the tokenizer's files")
+    if unknown > _UNKNOWN_WARNED:
+        logger.warning(shares)
+    if cut > _CUT_WARNED * units:
+        logger.warning("%s: %s cuts %.1f %% of the texts it reads", context.task.name, name, 100 * cut / units)
+    return {"unknown_tokens": round(unknown, 6), "read": units, "truncated": round(cut / max(1, units), 6)}
 
 
 class NetworkSystem(System):
@@ -20,67 +236,105 @@ class NetworkSystem(System):
 
     Attributes:
         model: the network, on its device and in its number format.
-        max_length: tokens a text, or a pair of them, is cut to; None where the model knows no bound.
+        max_length: tokens a text, or a pair of them, is cut to.
+        budget: tokens of one batch.
+
+    Raises:
+        ListconError: it cannot be loaded, lacks weights, or does not take the length that was asked for.
     """
 
     packages = ("torch", "transformers", "sentence-transformers")
-    model_type: ClassVar[str]
+    load_options = frozenset({"device", "dtype", "max_length"})
     frameworks: ClassVar[tuple[str, ...]]
 
-    max_length: int | None
+    model: nn.Module
+    max_length: int
 
-    def __init__(self, found: Found, options: Options) -> None:
-        super().__init__()
-        self._source = source = found.folder_of_model()
-        self._device = choose_device(options.device)
-        with self.phases.measured("load"):
-            self._weights_sha256 = sha256_of_folder(source.folder, WEIGHT_FILES)
-            self.model = self._network(found, options)
-            self.model.to(self._device, network_dtype(self._device, options.precision)).eval()
-        self.name = name_of_model(source)
-        self.revision = revision_of_model(source, self._weights_sha256)
-        self.precision = options.precision
-        self.device = str(self._device)
-        self._budgets = Budgets.for_device(self._device)
-        self._batches = Batches(self._device, self._budgets.tokens)
+    def __init__(self, spec: ModelSpec, options: LoadOptions) -> None:
+        start = time.perf_counter()
+        device = choose_device(options.device)
+        self.dtype = resolve_dtype(options.dtype, device)
+        if self.dtype == "float16" and device.type == "cpu":
+            logger.warning("float16 is slow on a CPU: --dtype float32 is faster here")
+        self.device = str(device)
+        self._source = spec.model_source()
+        self._weights_sha256 = sha256_of_folder(self._source.folder, WEIGHT_FILES)
+        self.name = model_name(self._source)
+        self.revision = model_revision(self._source, self._weights_sha256)
+        self.budget = BatchBudget(device, Budgets.for_device(device).tokens)
+        self.chunk_tokens = _BATCHES_PER_CHUNK * self.budget.size
+        dtype = getattr(torch, self.dtype)
+        self._loaded: list[LoadedNetwork] = []
+        self.model = self._network(spec, options, device, dtype)
+        # Dense layers around the networks of transformers, which have their dtype already.
+        cast = {id(parameter) for loaded in self._loaded for parameter in loaded.network.parameters()}
+        for parameter in self.model.parameters():
+            if id(parameter) not in cast:
+                parameter.data = parameter.data.to(dtype)
+        self.model.to(device).eval()
+        self.load_seconds = time.perf_counter() - start
 
     @classmethod
-    def load(cls, found: Found, options: Options) -> Self:
-        """Load the model that was found."""
-        return cls(found, options)
+    def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
+        """Load the model."""
+        return cls(spec, options)
 
     @abstractmethod
-    def _network(self, found: Found, options: Options) -> nn.Module:
-        """Load what was found, set `max_length`, and return the network.
+    def _network(self, spec: ModelSpec, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        """Load the network, set `max_length` and `_loaded`, and return it."""
 
-        Raises:
-            ListconError: when it cannot be loaded.
+    def _in_chunks(
+        self,
+        phase: str,
+        name: str,
+        units: Sequence[tuple[str, ...]],
+        lengths: NDArray[np.int64],
+        work: Callable[[Sequence[tuple[str, ...]], int], NDArray[np.float32]],
+        context: RankContext,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """The places of a chunk's units, and what `work` or the cache gives for them, chunk by chunk.
+
+        The longest units come first: what does not fit into memory shows at the start, and a batch has little padding.
+
+        Args:
+            phase: the phase that seconds are added to.
+            name: what the cache calls the results.
+            units: N texts, or pairs of them.
+            lengths: their tokens, (N,).
+            work: takes units and the tokens of the longest.
+            context: the context.
         """
+        order = np.argsort(-lengths, kind="stable")
+        numbers = np.cumsum(lengths[order]) // self.chunk_tokens
+        for places in np.split(order, np.flatnonzero(np.diff(numbers)) + 1) if len(order) else ():
+            of_chunk = [units[place] for place in places]
+            key = f"{name}-{sha256_of_texts(text for unit in of_chunk for text in unit)[:32]}"
+            with context.phases.measured(phase):
+                found: Any = context.cache.load(key) if context.cache is not None else None
+                if found is None:
+                    found = work(of_chunk, int(lengths[places[0]]))
+                    if context.cache is not None and np.isfinite(found).all():
+                        context.cache.save(key, found)
+            yield places, found
 
     def settings(self) -> Mapping[str, Any]:
         """Tokens a text is cut to."""
         return {"max_length": self.max_length}
 
     def key(self) -> Mapping[str, Any]:
-        """Weights (prompts are files of the model, too), length and device."""
-        return {"weights": self._weights_sha256, "max_length": self.max_length, "device": self._device.type}
+        """Weights (prompts are files of the model, too), and length."""
+        return {"weights": self._weights_sha256, "max_length": self.max_length}
 
     def provenance(self) -> Mapping[str, Any]:
-        """The model's files, and what its kind says of them."""
+        """The model's files."""
         return {
-            "model": {
-                "location": str(self._source.folder),
-                "weights_sha256": self._weights_sha256,
-                **self._told(),
-            },
-            "weights_dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
+            "location": str(self._source.folder),
+            "weights_sha256": self._weights_sha256,
+            "weights_dtype": _dtype_name(next(self.model.parameters())),
+            "unused_weights": [name for loaded in self._loaded for name in loaded.unused],
         }
 
-    @abstractmethod
-    def _told(self) -> Mapping[str, Any]:
-        """What provenance says of how the kind uses the model."""
-
-    def facts(self) -> Mapping[str, Any]:
+    def model_metadata(self) -> Mapping[str, Any]:
         """Its size."""
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         return {
@@ -88,5 +342,5 @@ class NetworkSystem(System):
             "memory_usage_mb": round(parameters * 4 / 2**20, 1),
             "max_tokens": self.max_length,
             "framework": list(self.frameworks),
-            "model_type": [self.model_type],
+            "model_type": ["dense" if self.kind == "embedding" else self.kind],
         }

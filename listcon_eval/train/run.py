@@ -1,144 +1,146 @@
-"""A training run, whole: lists and a starting point go in; checkpoints, a log and a picture come out."""
+"""A training run: lists and a starting point go in; checkpoints and a trained model come out."""
 
-import warnings
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from huggingface_hub import constants
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from listcon_eval.data import Task, local_task
+from listcon_eval.data import local_task
+from listcon_eval.data.trec import read_trec_run
 from listcon_eval.errors import ListconError
 from listcon_eval.files import check_writable, write_json
-from listcon_eval.inference.devices import choose_device
+from listcon_eval.inference.tokens import index_texts
+from listcon_eval.model import save_checkpoint
 from listcon_eval.progress import Progress, no_progress
-from listcon_eval.train import plot
-from listcon_eval.train.evaluator import Evaluator
-from listcon_eval.train.lists import ListSampler, repeated, set_aside, training_data
-from listcon_eval.train.log import LOG_FILE, Log
-from listcon_eval.train.pooling import Pooling
-from listcon_eval.train.settings import Settings
-from listcon_eval.train.start import start_from
-from listcon_eval.train.state import STATE_FILE, load_state
-from listcon_eval.train.tokens import TokenisedTexts
-from listcon_eval.train.trainer import BEST, LAST, StepReport, Trainer
+from listcon_eval.train.arguments import ENCODER_TEACHER, Arguments
+from listcon_eval.train.data import (
+    EpochItem,
+    ListCollator,
+    ListDataset,
+    PooledCache,
+    TokenisedTexts,
+    oversample,
+    train_eval_split,
+    training_lists,
+)
+from listcon_eval.train.start import calibrate, start_from
+from listcon_eval.train.trainer import EvaluationSet, ListLossModel, ListTrainer
 
-RUN_FILE = "run.json"
-_SET_ASIDE = "set aside"  # with a space, which no task's name has
+_SAMPLE_LISTS = 32
 
 
-class Outcome(NamedTuple):
-    """What a run left.
+class TrainedModel(NamedTuple):
+    """The checkpoint of the best MAP in layout 1, and that MAP; without evaluation that of the last step, and None."""
 
-    Attributes:
-        best: the checkpoint of the best MAP, or None without evaluation lists.
-        best_map: that MAP, the mean over the evaluation sets.
-        last: the checkpoint after the last step.
-        log: the log.
-        plot: the picture of loss and MAP, or None without matplotlib.
-    """
-
-    best: Path | None
+    folder: Path
     best_map: float | None
-    last: Path
-    log: Path
-    plot: Path | None
 
 
 def train(
-    settings: Settings,
-    eval_tasks: Sequence[Task] = (),
-    *,
-    progress: Progress = no_progress,
-    on_step: Callable[[StepReport], None] = lambda _: None,
-    announce: Callable[[str], None] = lambda _: None,
-) -> Outcome:
-    """Train a ListConRanker.
-
-    Args:
-        settings: what to do.
-        eval_tasks: held-out lists to evaluate on after every epoch.
-        progress: told of texts tokenised and encoded.
-        on_step: told of every optimiser step.
-        announce: told in words what starts, and the MAP after every epoch.
+    arguments: Arguments, *, announce: Callable[[str], None] = lambda _: None, progress: Progress = no_progress
+) -> TrainedModel:
+    """Train a ListConRanker; `announce` is told in words what the data is, `progress` of texts encoded for the cache.
 
     Raises:
-        ListconError: for data, a starting point, a device or an output folder that cannot be used, an unfinished run
-            in the output folder, or a loss that is not a number.
+        ListconError: for data, a starting point or an output folder that cannot be used, or a loss that is not a
+            finite number.
     """
-    output = settings.output
+    training, data, loss = arguments.training, arguments.data, arguments.loss
+    output = Path(str(training.output_dir))
+    checkpoint = _checkpoint_to_resume(arguments, output)
     check_writable(output)
-    device = choose_device(settings.device)
-    if settings.autocast != "none" and device.type == "cpu":
-        raise ListconError(
-            f"autocast {settings.autocast} was asked for on the CPU: leave it out, or give an accelerator"
-        )
-    if not plot.can_plot():
-        announce(plot.HOW_TO_PLOT)
-    announce(f"loading {settings.data}")
-    task = local_task(settings.data, name="training-data")
-    run = {
-        **settings.of_the_result(),
-        "device": str(device),
-        "torch": str(torch.__version__),
-        "data_revision": task.revision,
-        "eval_revisions": {one.name: one.revision for one in eval_tasks},
-    }
-    if not settings.resume and (output / STATE_FILE).exists():
-        raise ListconError(f"{output} holds a run: go on with it by --resume, or give another --output")
-    state = load_state(output, run)
-    if state is not None and state.done:
-        announce("this run was finished before: nothing is left to do")
-        return _outcome(output, state.best_map)
-
+    task = local_task(data.data, name="training-data")
     rows = [row for row in task.candidate_lists() if row.passages]
-    rows, held = set_aside(rows, settings.share_set_aside(has_eval_data=bool(eval_tasks)), settings.seed)
-    data = training_data(rows)
-    lists = repeated(data.lists, settings.repeat)
-    sampler = ListSampler(data.lists, settings.list_size, fill=settings.fill_lists)
-    counts = {"lists": len(data.lists), "set_aside": len(held), "one_class": data.skipped, "oversize": sampler.oversize}
+    rows, held_out = train_eval_split(rows, data.eval_split or 0.0, training.seed)
+    evaluated = [("split", held_out)] if held_out else []
+    for given in data.eval_data:
+        name, separator, path = given.partition("=")
+        one = local_task(path, name=name) if separator and not Path(given).exists() else local_task(given)
+        evaluated.append((one.name, [row for row in one.candidate_lists() if row.passages]))
+
+    everything = [*rows, *(row for _, candidates in evaluated for row in candidates)]
+    texts, indexed = index_texts(
+        [row.query for row in everything], [row.passages for row in everything], [row.query_id for row in everything]
+    )
+    rest = iter(indexed[len(rows) :])
+    sets = [EvaluationSet(name, candidates, list(islice(rest, len(candidates)))) for name, candidates in evaluated]
+    teacher = read_trec_run(Path(loss.teacher)) if loss.teacher not in (None, ENCODER_TEACHER) else None
+    usable = training_lists(rows, indexed[: len(rows)], teacher)
+    lists = oversample(usable, data.oversample)
     announce(
-        f"{counts['lists']} lists to train on, {counts['set_aside']} set aside, {counts['one_class']} of one class "
-        f"skipped, {counts['oversize']} with more positives than fit {settings.list_size} passages kept whole"
+        f"{len(usable)} lists to train on ({len(lists)} per epoch), {len(rows) - len(usable)} of one class skipped, "
+        f"{len(held_out)} held out, {len(texts)} distinct texts"
     )
-    model, tokenizer = start_from(settings, data.texts)
-    if state is not None:
-        model.load_state_dict(state.model)
-    if settings.gradient_checkpointing:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # its name changes in transformers 5.x
-            model.encoder.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
-    pooling = Pooling(model.to(device), device, settings.autocast)
-    evaluated = [(one.name, one.candidate_lists()) for one in eval_tasks] + ([(_SET_ASIDE, held)] if held else [])
-    evaluators = [Evaluator(name, lists, tokenizer, settings.max_length, progress) for name, lists in evaluated]
-    write_json(output / RUN_FILE, {"data": str(settings.data), **run, "counts": counts})
-    log = Log(output, state.log_bytes if state is not None else 0)
-    try:
-        trainer = Trainer(
-            settings=settings,
-            run=run,
-            lists=lists,
-            texts=TokenisedTexts(data.texts, tokenizer, settings.max_length, progress),
-            sampler=sampler,
-            pooling=pooling,
-            tokenizer=tokenizer,
-            evaluators=evaluators,
-            log=log,
-            progress=progress,
-            on_step=on_step,
-            announce=announce,
-        )
-        best_map = trainer.train(state)
-    finally:
-        log.close()
-    return _outcome(output, best_map)
+
+    start = start_from(arguments.start, max_length=data.max_length, seed=training.seed)
+    tokens = TokenisedTexts(texts, start.tokenizer, data.max_length)
+    dataset = ListDataset(lists, size=data.list_size, fill=data.fill_lists, seed=training.seed)
+    if start.is_new:
+        places = np.linspace(0, len(dataset) - 1, num=min(_SAMPLE_LISTS, len(dataset)), dtype=np.int64)
+        batch = ListCollator(tokens)([dataset[EpochItem(0, int(place), True)] for place in places])
+        start.model.eval()
+        with torch.no_grad():
+            sample = torch.cat([start.model.pool(**part) for part in batch["tokens"]])
+        calibrate(start.model, sample, batch["rows"], batch["valid"], centre=not start.has_dense)
+    is_frozen = arguments.start.freeze != "none"
+    if is_frozen:
+        start.model.encoder.requires_grad_(False)
+    if arguments.start.freeze == "embedding":
+        start.model.linear_in_embedding.requires_grad_(False)
+    pooled = None
+    if is_frozen or loss.teacher == ENCODER_TEACHER:
+        start.model.to(training.device)
+        folder = Path(data.pooled_cache or Path(constants.HF_HOME, "listcon-eval", "pooled"))
+        pooled = PooledCache(folder, start.model, tokens)
+        pooled.compute(training.process_index, training.world_size, progress)
+        training.distributed_state.wait_for_everyone()
+    frozen = pooled if is_frozen else None
+    trainer = ListTrainer(
+        model=ListLossModel(start.model, loss),
+        args=training,
+        train_dataset=dataset,
+        eval_sets=sets,
+        processing_class=start.tokenizer,
+        data_collator=ListCollator(tokens, frozen, pooled if loss.teacher == ENCODER_TEACHER else None),
+        texts=tokens,
+        pooled=frozen,
+        mode=data.eval_mode,
+    )
+    if trainer.is_world_process_zero():
+        record = {name: dataclasses.asdict(getattr(arguments, name)) for name in ("start", "data", "loss")}
+        write_json(output / "arguments.json", {**record, "data_revision": task.revision})
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    folder = output / "model"
+    if trainer.is_world_process_zero():
+        bad = [name for name, value in start.model.named_parameters() if not value.isfinite().all()]
+        if bad:
+            raise ListconError(f"the trained weights are not finite: {', '.join(bad[:5])}; lower --learning_rate")
+        save_checkpoint(start.model, start.tokenizer, folder)
+    return TrainedModel(folder, trainer.state.best_metric)
 
 
-def _outcome(output: Path, best_map: float | None) -> Outcome:
-    picture = output / plot.PLOT_FILE
-    return Outcome(
-        best=output / BEST if best_map is not None else None,
-        best_map=best_map,
-        last=output / LAST,
-        log=output / LOG_FILE,
-        plot=picture if picture.exists() else None,
-    )
+def _checkpoint_to_resume(arguments: Arguments, output: Path) -> Path | None:
+    wanted = arguments.training.resume_from_checkpoint or "false"
+    checkpoints = {
+        int(number): path
+        for path in output.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if (number := path.name.rpartition("-")[2]).isdecimal()
+        and (path / "trainer_state.json").exists()  # it is written last
+    }
+    if wanted.casefold() == "false":
+        if checkpoints or (output / "model").exists():
+            raise ListconError(
+                f"{output} holds a run: continue it with --resume_from_checkpoint true, or give another --output_dir"
+            )
+        return None
+    if wanted.casefold() == "true":  # without a checkpoint, the run was interrupted before its first one
+        return checkpoints[max(checkpoints)] if checkpoints else None
+    if not (Path(wanted) / "trainer_state.json").exists():
+        raise ListconError(f"--resume_from_checkpoint is {wanted}: expected true, or a folder checkpoint-N of a run")
+    return Path(wanted)

@@ -1,162 +1,183 @@
-"""Where a training run starts: a ListConRanker checkpoint, an encoder, or a new encoder and vocabulary."""
+"""Where training starts: a ListConRanker checkpoint, or an encoder below a new list transformer.
+
+A new list transformer starts close to the encoder's own cosine similarity, so that training does not have to recover
+what the encoder already knows:
+
+- `linear_in_embedding` is the encoder's `2_Dense` module, or else a random orthogonal map, which keeps cosines and
+  spreads what two texts differ in evenly over the dimensions.
+- The list layers start as the identity: the projections at the end of their two blocks are zero, and the query and
+  passage tags are. A layer norm then gives every feature mean 0 and the same length.
+- `linear_score3` gives relu(q - p) per dimension. As the rows have mean 0, the sum over the dimensions is half the sum
+  of |q - p|, which is close to a constant times the distance of q and p, and so falls as their cosine rises.
+- `linear_score1` weighs these alike, and the units of `linear_score2` by 0, so that they start to learn from there.
+- `calibrate` takes a sample of the training lists. Without a `2_Dense` module it subtracts their mean feature (by the
+  bias of `linear_in_embedding`): encoders give all texts a large common part, and similarity ranks better without it.
+  It then scales `linear_score1` such that the first logits have mean 0 and standard deviation 1.5.
+"""
 
 import json
-from collections.abc import Sequence
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from listcon_eval.errors import ListconError
-from listcon_eval.model import ListConConfig, ListConModel, load_checkpoint
-from listcon_eval.model.sources import resolve
-from listcon_eval.progress import no_progress
-from listcon_eval.train.lexical import start_encoder, start_lists
-from listcon_eval.train.matching import start_matching
-from listcon_eval.train.settings import Settings
-from listcon_eval.train.tokens import TokenisedTexts
-from listcon_eval.train.vocabulary import build_piece_tokenizer, build_tokenizer
-from listcon_eval.train.words import Places
+from listcon_eval.model import ListConConfig, ListConModel, load_checkpoint, resolve_source
+from listcon_eval.model.tokenizer import load_tokenizer
+from listcon_eval.train.arguments import StartArguments
 
-_LIST_LAYERS = 2  # as published
-_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_FIRST_DEVIATION = 1.5
 
 
 class Start(NamedTuple):
-    """The model as training begins, float32 on the CPU, and its tokenizer."""
+    """The model as training begins, float32, on the CPU.
+
+    `is_new` is for a new list transformer, which has to be calibrated; `has_dense` for an encoder with `2_Dense`.
+    """
 
     model: ListConModel
     tokenizer: PreTrainedTokenizerFast
+    is_new: bool
+    has_dense: bool
 
 
-def start_from(settings: Settings, texts: Sequence[str]) -> Start:
-    """Make the model that training starts from; the same settings and texts make the same weights.
-
-    Args:
-        settings: the run's settings.
-        texts: the training text, which a new vocabulary is built from.
+def start_from(arguments: StartArguments, *, max_length: int, seed: int) -> Start:
+    """Make the model that training starts from; equal arguments make equal weights.
 
     Raises:
-        ListconError: when the checkpoint, encoder or configuration cannot be read or used.
+        ListconError: when the checkpoint or encoder cannot be read or used.
     """
-    torch.manual_seed(settings.seed)
-    if settings.model is not None:
-        checkpoint = load_checkpoint(settings.model, settings.revision)
-        model = ListConModel(replace(checkpoint.model.config, list_dropout=settings.list_dropout))
+    torch.manual_seed(seed)
+    if arguments.model is not None:
+        given = {"list_width": arguments.list_width, "feedforward_width": arguments.feedforward_width}
+        if named := [name for name, value in given.items() if value is not None]:
+            raise ListconError(f"--{named[0]} is for a new list transformer (--encoder): --model has its own sizes")
+        checkpoint = load_checkpoint(arguments.model, arguments.revision)
+        model = ListConModel(replace(checkpoint.model.config, list_dropout=arguments.list_dropout))
         model.load_state_dict(checkpoint.model.state_dict())
-        start = Start(model, checkpoint.tokenizer)
-    elif settings.encoder is not None:
-        start = _from_encoder(settings, settings.encoder)
+        start = Start(model, checkpoint.tokenizer, is_new=False, has_dense=False)
     else:
-        assert settings.encoder_config is not None
-        start = _from_nothing(settings, settings.encoder_config, texts)
-    longest = start.model.config.encoder.max_position_embeddings
-    if settings.max_length > longest:
-        raise ListconError(f"max_length is {settings.max_length}: this encoder takes at most {longest}")
+        start = _from_encoder(arguments)
+    longest = getattr(start.model.config.encoder, "max_position_embeddings", max_length)
+    if max_length > longest:
+        raise ListconError(f"--max_length is {max_length}: this encoder takes at most {longest}")
     return start
 
 
-def _from_encoder(settings: Settings, path_or_id: str) -> Start:
-    folder = resolve(path_or_id, settings.revision).folder
-    values = _read_config(folder / "config.json")
-    kind = values.get("model_type", "bert")
-    if kind != "bert":
-        raise ListconError(f"the encoder in {folder} is a {kind!r} model: ListConRanker's encoder is a BERT")
+def _from_encoder(arguments: StartArguments) -> Start:
+    assert arguments.encoder is not None
+    folder = resolve_source(arguments.encoder, arguments.revision).folder
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)  # it reports a pooler that is missing, which is not used
     try:
-        loaded: Any = BertModel.from_pretrained(
-            folder, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        loaded: Any = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # what a malformed file raises differs by file, library and version
-        raise ListconError(f"cannot read the encoder in {folder}: {str(error).splitlines()[0]}") from error
+        first_line = (str(error) or repr(error)).splitlines()[0]
+        raise ListconError(f"cannot read the encoder in {folder}: {first_line}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     encoder, info = loaded
-    missing = sorted(info["missing_keys"])
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise ListconError(f"the encoder in {folder} lacks {len(missing)} weights: {', '.join(missing[:5])}")
-    if not isinstance(tokenizer, PreTrainedTokenizerFast) or len(tokenizer) > encoder.config.vocab_size:
+    tokenizer = load_tokenizer(folder)
+    if len(tokenizer) > encoder.config.vocab_size:
         raise ListconError(
-            f"the tokenizer in {folder} is a {type(tokenizer).__name__} of {len(tokenizer)} tokens: a fast BERT "
-            f"tokenizer of at most {encoder.config.vocab_size}, the encoder's, is needed"
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens, but the encoder only {encoder.config.vocab_size}"
         )
-    model = _new_model(settings, encoder.config)
-    start_lists(model)
-    model.encoder.load_state_dict(encoder.state_dict())
-    return Start(model, tokenizer)
-
-
-def _from_nothing(settings: Settings, path: Path, texts: Sequence[str]) -> Start:
-    values = _read_config(path)
-    values.pop("vocab_size", None)  # the vocabulary is built here, whatever a copied configuration says
-    positions = values.get("max_position_embeddings", BertConfig().max_position_embeddings)
-    least = settings.minimum_count
-    if settings.vocabulary_size is None:
-        tokenizer = build_tokenizer(texts, minimum_count=least, max_length=positions)
-    else:
-        size = settings.vocabulary_size
-        tokenizer = build_piece_tokenizer(texts, size=size, minimum_count=least, max_length=positions)
-    config = BertConfig(**values, vocab_size=len(tokenizer), pad_token_id=0)
-    documents = _document_counts(tokenizer, texts)
-    meaning = settings.meaning_width
-    if meaning is None:
-        model = _new_model(settings, config)
-        start_encoder(model, documents, len(texts))
-        start_lists(model)
-        return Start(model, tokenizer)
-    places = Places.of(config.hidden_size, config.num_attention_heads, meaning)
-    model = _new_model(replace(settings, meaning_width=None, list_width=places.list_width), config)
-    rows = TokenisedTexts(texts, tokenizer, min(settings.max_length, positions), no_progress)
-    start_matching(model, tokenizer, meaning, documents, rows)
-    return Start(model, tokenizer)
-
-
-def _document_counts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> NDArray[np.int64]:
-    """In how many texts each token occurs, (V,); the special tokens count as in all of them."""
-    counts = np.zeros(len(tokenizer), dtype=np.int64)
-    for encoding in tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False):
-        counts[np.unique(np.array(encoding.ids, dtype=np.int64))] += 1
-    counts[tokenizer.all_special_ids] = len(texts)
-    return counts
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ListconError(f"cannot read {path}: {error.strerror}; an encoder's config.json is needed") from error
-    except ValueError as error:
-        raise ListconError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ListconError(f"{path} holds a {type(values).__name__}: an encoder's configuration is a JSON object")
-    wrong = [name for name in _SIZES if not isinstance(values.get(name), int) or values[name] < 1]
-    if wrong:
-        raise ListconError(f"{path} is no BERT configuration: it has no whole number above 0 for {', '.join(wrong)}")
-    if values["hidden_size"] % values["num_attention_heads"]:
-        raise ListconError(
-            f"{path}: hidden_size {values['hidden_size']} is not a multiple of the {values['num_attention_heads']} "
-            f"attention heads"
-        )
-    for name in ("pad_token_id", "architectures", "auto_map"):
-        values.pop(name, None)
-    return values
-
-
-def _new_model(settings: Settings, encoder: BertConfig) -> ListConModel:
-    heads = encoder.num_attention_heads
-    # Published: H = 1024, D = 1792 and a feed-forward width of 2048; a fresh model of another width keeps the ratios.
-    width = settings.list_width or -(-7 * encoder.hidden_size // (4 * heads)) * heads
+    hidden, heads = encoder.config.hidden_size, encoder.config.num_attention_heads
+    dense = _read_dense(folder, hidden, arguments.list_width)
+    # Published: 1024 -> 1792, with 2048 in the feed-forward blocks.
+    width = dense["weight"].shape[0] if dense else arguments.list_width or -(-7 * hidden // (4 * heads)) * heads
     config = ListConConfig(
-        encoder=encoder,
+        encoder=encoder.config,
         list_width=width,
-        list_layers=settings.list_layers or _LIST_LAYERS,
-        feedforward_width=settings.list_feedforward or 2 * encoder.hidden_size,
-        list_dropout=settings.list_dropout,
+        list_layers=arguments.list_layers,
+        feedforward_width=arguments.feedforward_width or 2 * hidden,
+        list_dropout=arguments.list_dropout,
     )
     try:
         model = ListConModel(config)
     except ValueError as error:
-        raise ListconError(f"list_width: {error}") from error
-    return model
+        raise ListconError(f"--list_width: {error}") from error
+    weights = {name: value for name, value in encoder.state_dict().items() if not name.startswith("pooler.")}
+    try:
+        model.encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ListconError(f"the {encoder.config.model_type!r} encoder in {folder} cannot be used: {error}") from error
+    start_from_similarity(model, dense)
+    return Start(model, tokenizer, is_new=True, has_dense=dense is not None)
+
+
+def _read_dense(folder: Path, hidden: int, width: int | None) -> dict[str, Tensor] | None:
+    """The `2_Dense` module of a sentence-transformers folder, where it is linear and of the right shape."""
+    place = folder / "2_Dense"
+    if not (place / "config.json").exists():
+        return None
+    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    if config.get("in_features") != hidden or width not in (None, config.get("out_features")):
+        return None
+    if not config.get("activation_function", "Identity").endswith("Identity"):
+        return None
+    if (place / "model.safetensors").exists():
+        tensors = load_file(place / "model.safetensors")
+    else:
+        tensors = torch.load(place / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    weight = tensors["linear.weight"].float()
+    bias = tensors.get("linear.bias")
+    return {"weight": weight, "bias": torch.zeros(len(weight)) if bias is None else bias.float()}
+
+
+@torch.no_grad()
+def start_from_similarity(model: ListConModel, dense: dict[str, Tensor] | None = None) -> None:
+    """Initialise all that is above the encoder, as the module's docstring says; `dense` is a `linear_in_embedding`."""
+    linear = model.linear_in_embedding
+    if dense is not None:
+        linear.load_state_dict(dense)
+    else:
+        nn.init.orthogonal_(linear.weight)
+        nn.init.zeros_(linear.bias)
+    nn.init.zeros_(model.query_embedding.query_embedding.weight)
+    for name, parameter in model.list_transformer.named_parameters():
+        if name.split(".", 2)[2].startswith(("self_attn.out_proj.", "linear2.")):
+            nn.init.zeros_(parameter)
+    width = model.config.list_width
+    identity = torch.eye(width)
+    model.linear_score3.weight.copy_(torch.cat([identity, -identity], dim=1))
+    model.linear_score3.bias.zero_()
+    model.linear_score1.weight.zero_()
+    model.linear_score1.weight[0, width:] = -1 / width
+    model.linear_score1.bias.zero_()
+
+
+@torch.no_grad()
+def calibrate(model: ListConModel, pooled: Tensor, rows: Tensor, valid: Tensor, *, centre: bool) -> None:
+    """Centre features, and scale logits to a mean of 0 and a standard deviation of 1.5, on sample lists.
+
+    Args:
+        model: the model, on the CPU; it is in training mode afterwards.
+        pooled: the encoder's pooled outputs of n texts, (n, H).
+        rows: their index at each place of B lists, query first, (B, 1 + P).
+        valid: False where a place is padding, (B, 1 + P).
+        centre: whether to subtract the mean feature of the texts.
+
+    Raises:
+        ListconError: when all logits are the same or not finite.
+    """
+    model.eval()
+    if centre:
+        model.linear_in_embedding.bias.sub_(model.linear_in_embedding(pooled).mean(dim=0))
+    logits = model.logits(model.linear_in_embedding(pooled)[rows], valid)[valid[:, 1:]]
+    model.train()
+    deviation = logits.std()
+    if not torch.isfinite(deviation) or deviation == 0:
+        raise ListconError("the starting encoder gives all texts of the first lists the same output: is it trained?")
+    factor = _FIRST_DEVIATION / deviation
+    model.linear_score1.weight.mul_(factor)
+    model.linear_score1.bias.sub_(logits.mean()).mul_(factor)

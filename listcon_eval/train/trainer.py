@@ -1,223 +1,232 @@
-"""Takes a model through the stages of a run: steps, evaluations, saved states."""
+"""The losses, and a thin `transformers.Trainer`: losses are means over lists, evaluation is MAP on held-out lists.
+
+Circle Loss: "Circle Loss: A Unified Perspective of Pair Similarity Optimization" (arXiv 2002.10857), equations 6 to 8,
+with the scores of one list as the similarities.
+"""
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Sampler
+from transformers import Trainer
 
-from listcon_eval.model import ListConModel, save_checkpoint
-from listcon_eval.progress import Progress
-from listcon_eval.train import plot
-from listcon_eval.train.evaluator import Evaluator
-from listcon_eval.train.lists import ListSampler, TrainingList, epoch_batches
-from listcon_eval.train.log import Log
-from listcon_eval.train.objectives import ListObjective, Objective
-from listcon_eval.train.pairs import PairObjective, normalised_features
-from listcon_eval.train.pooling import Pooling
-from listcon_eval.train.settings import Schedule, Settings
-from listcon_eval.train.state import State
-from listcon_eval.train.steps import Stepper, set_mode, set_trained
-from listcon_eval.train.tokens import TokenisedTexts
-from listcon_eval.train.words import LEARNING_WEIGHT, WordBags
-
-BEST, LAST = "best", "last"
+from listcon_eval.errors import ListconError
+from listcon_eval.inference.features import FeatureStore
+from listcon_eval.inference.iterative import rank_features
+from listcon_eval.inference.memory import BatchBudget, Budgets
+from listcon_eval.inference.tokens import IndexedList
+from listcon_eval.metrics import cmteb
+from listcon_eval.model import ListConModel
+from listcon_eval.records import CandidateList, Mode
+from listcon_eval.train.arguments import LossArguments
+from listcon_eval.train.data import EpochItem, EpochSampler, ListDataset, PooledCache, TokenisedTexts, encode_texts
 
 
-class StepReport(NamedTuple):
-    """One optimiser step, as log and progress show it.
+def circle_loss(scores: Tensor, positive: Tensor, negative: Tensor, *, margin: float, scale: float) -> Tensor:
+    """Circle Loss of each list, in float32.
 
-    Attributes:
-        step: its number in the run, from 1.
-        stage: 0, 1 or 2.
-        epoch: the stage's epoch, from 1.
-        stage_step: its number in the stage, from 1.
-        stage_steps: the stage's steps.
-        learning_rate: the learning rate.
-        loss: the mean loss of the batch's lists.
-        grad_norm: the gradient's norm before clipping; None where it was infinite and float16 left the step out.
-        lists_per_second: the batch's lists by the step's time.
+    Args:
+        scores: similarities between 0 and 1, (B, P).
+        positive: True at relevant passages, (B, P); at least one in each list.
+        negative: True at the others, (B, P); at least one in each list. What is neither is padding.
+        margin: m; positives are pulled above 1 - m, negatives pushed below m.
+        scale: gamma, the factor on similarities.
+
+    Returns:
+        One loss per list, (B,). The weights of the similarities have no gradient, as in the paper.
+    """
+    scores = scores.float()
+    constant = scores.detach()
+    negative_terms = scale * functional.relu(constant + margin) * (scores - margin)  # (B, P)
+    positive_terms = -scale * functional.relu(1 + margin - constant) * (scores - (1 - margin))  # (B, P)
+    total = torch.logsumexp(negative_terms.masked_fill(~negative, -torch.inf), dim=1)  # (B,)
+    total = total + torch.logsumexp(positive_terms.masked_fill(~positive, -torch.inf), dim=1)
+    return functional.softplus(total)
+
+
+def distillation_loss(logits: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """The Kullback-Leibler divergence of the softmax of the logits from that of the teacher's scores, per list.
+
+    Args:
+        logits: (B, P).
+        teacher: the teacher's scores, (B, P); passages for which it is NaN are left out.
+        temperature: the teacher's scores are divided by it.
+
+    Returns:
+        One loss per list, (B,), 0 or more; 0 for a list with fewer than two scores of the teacher.
+    """
+    known = ~teacher.isnan()
+    usable = known.sum(dim=1, keepdim=True) >= 2  # (B, 1)
+    # A finite number instead of -inf: exp gives 0 all the same, and 0 * log 0 does not become NaN.
+    lowest = torch.finfo(torch.float32).min / 4
+    target = (teacher.float() / temperature).masked_fill(~known, lowest).log_softmax(dim=1)
+    found = logits.float().masked_fill(~known, lowest).log_softmax(dim=1)
+    divergence = functional.kl_div(found, target, reduction="none", log_target=True)  # (B, P)
+    return divergence.masked_fill(~(known & usable), 0.0).sum(dim=1)
+
+
+class ListLossModel(nn.Module):
+    """A ListConRanker whose forward pass is the loss of each list: what the Trainer trains.
+
+    Its saved weights, with the encoder's configuration and the tokenizer, are a checkpoint of layout 2.
     """
 
-    step: int
-    stage: int
-    epoch: int
-    stage_step: int
-    stage_steps: int
-    learning_rate: float
-    loss: float
-    grad_norm: float | None
-    lists_per_second: float
+    def __init__(self, model: ListConModel, loss: LossArguments) -> None:
+        super().__init__()
+        self.model, self._loss = model, loss
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """The loss of each list of a batch of `ListCollator`, (B,), in float32."""
+        model, options = self.model, self._loss
+        pooled = batch["pooled"] if "pooled" in batch else torch.cat([model.pool(**part) for part in batch["tokens"]])
+        features = model.linear_in_embedding(pooled)[batch["rows"]]  # (B, 1 + P, D)
+        logits = model.logits(features, batch["valid"]).float()  # (B, P)
+        negative = batch["valid"][:, 1:] & ~batch["positive"]
+        losses = circle_loss(
+            torch.sigmoid(logits), batch["positive"], negative, margin=options.margin, scale=options.scale
+        )
+        if options.teacher is not None:
+            teacher = distillation_loss(logits, batch["teacher"], temperature=options.teacher_temperature)
+            losses = losses + options.teacher_weight * teacher
+        return losses
+
+    def activation_checkpointing_enable(self, **options: Any) -> None:  # noqa: ANN401 - the encoder's own
+        """Recompute the encoder's activations in the backward pass (`--gradient_checkpointing`)."""
+        self.model.encoder.activation_checkpointing_enable(**options)
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:  # noqa: ANN401
+        """The same, by the name that older versions of transformers call."""
+        encoder: Any = self.model.encoder
+        encoder.gradient_checkpointing_enable(**options)
 
 
-class Trainer:
-    """Takes a model through its stages; `run.train` builds it and says what its parts are."""
+class EvaluationSet(NamedTuple):
+    """Held-out lists: their name in metrics, the lists, and the same over the indices of the run's texts."""
+
+    name: str
+    lists: Sequence[CandidateList]
+    indexed: Sequence[IndexedList]
+
+
+class ListTrainer(Trainer):
+    """Trains a `ListLossModel`, and evaluates on `eval_sets` in an inference mode.
+
+    Args:
+        texts: the tokens of all texts.
+        pooled: the pooled outputs of a frozen encoder, for the evaluation.
+        mode: the inference mode of the evaluation.
+        train_dataset: the training lists.
+        eval_sets: the held-out lists.
+        arguments: other arguments of `transformers.Trainer`.
+    """
 
     def __init__(
         self,
         *,
-        settings: Settings,
-        run: dict[str, Any],
-        lists: Sequence[TrainingList],
         texts: TokenisedTexts,
-        sampler: ListSampler,
-        pooling: Pooling,
-        tokenizer: PreTrainedTokenizerFast,
-        evaluators: Sequence[Evaluator],
-        log: Log,
-        progress: Progress,
-        on_step: Callable[[StepReport], None],
-        announce: Callable[[str], None],
+        pooled: PooledCache | None,
+        mode: Mode,
+        train_dataset: ListDataset,
+        eval_sets: Sequence[EvaluationSet],
+        **arguments: Any,  # noqa: ANN401 - Trainer's own
     ) -> None:
-        self._settings = settings
-        self._run = run
-        self._lists = lists
-        self._texts = texts
-        self._sampler = sampler
-        self._pooling = pooling
-        self._tokenizer = tokenizer
-        self._evaluators = evaluators
-        self._log = log
-        self._progress = progress
-        self._on_step = on_step
-        self._announce = announce
-        self._best_map: float | None = None
-
-    @property
-    def _model(self) -> ListConModel:
-        return self._pooling.model
-
-    def train(self, state: State | None) -> float | None:
-        """Train from the start or from a saved state to the end, and return the best MAP."""
-        self._best_map = state.best_map if state is not None else None
-        before = 0  # steps of earlier stages
-        for schedule in self._settings.schedules():
-            steps = schedule.epochs * math.ceil(len(self._lists) / schedule.batch)
-            here = state if state is not None and state.stage == schedule.stage else None
-            passed = state is not None and schedule.stage < state.stage
-            if steps and not passed and (here is None or here.step < steps):
-                self._train_stage(schedule, steps, before, here)
-            before += steps
-        save_checkpoint(self._model, self._tokenizer, self._settings.output / LAST)
-        self._draw()
-        self._save(schedule.stage, steps, None)
-        return self._best_map
-
-    def _train_stage(self, schedule: Schedule, steps: int, before: int, state: State | None) -> None:
-        """Train one stage of `steps` steps, of which those that `state` says are done are left out."""
-        stage = schedule.stage
-        width = self._settings.meaning_width if stage == 0 else None
-        bags = WordBags(self._model, width, LEARNING_WEIGHT) if width is not None else None
-        set_trained(self._model, stage, words_alone=bags is not None)
-        objective = self._objective(stage, bags)
-        trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-        stepper = Stepper(trained if bags is None else [*trained, bags.gains], schedule, self._settings, steps)
-        done = 0
-        if state is not None:
-            done = state.step
-            stepper.load_state(state.optimiser, state.scaler)
-        set_mode(self._model, stage)
-        per_epoch = steps // schedule.epochs
-        for epoch in range(done // per_epoch, schedule.epochs):
-            order = np.random.default_rng([self._settings.seed, stage, epoch, 1])
-            batches = epoch_batches(len(self._lists), schedule.batch, order)
-            for batch in batches[done - epoch * per_epoch :]:
-                start = time.perf_counter()
-                losses, rate, norm = stepper.step(done, objective, [self._lists[index] for index in batch])
-                if bags is not None:
-                    bags.absorb()
-                done += 1
-                report = StepReport(
-                    step=before + done,
-                    stage=stage,
-                    epoch=epoch + 1,
-                    stage_step=done,
-                    stage_steps=steps,
-                    learning_rate=rate,
-                    loss=losses.mean,
-                    grad_norm=norm if math.isfinite(norm) else None,
-                    lists_per_second=round(len(batch) / (time.perf_counter() - start), 2),
-                )
-                self._log.write("step", report._asdict())
-                self._on_step(report)
-                if done % self._settings.save_every == 0 and done % per_epoch:
-                    self._save(stage, done, stepper)
-            self._announce(
-                f"stage {stage}, epoch {epoch + 1} of {schedule.epochs}: loss {report.loss:.4f}{self._evaluate(report)}"
+        super().__init__(train_dataset=train_dataset, eval_dataset=list(eval_sets) or None, **arguments)
+        if self.args.n_gpu > 1:
+            raise ListconError(
+                f"one process sees {self.args.n_gpu} GPUs: start one process per GPU with torchrun, or set "
+                f"CUDA_VISIBLE_DEVICES=0"
             )
-            set_mode(self._model, stage)
-            self._save(stage, done, stepper)
+        self.model_accepts_loss_kwargs = True  # compute_loss divides by the number of lists of the whole step
+        self._lists, self._sets = train_dataset, eval_sets
+        self._texts, self._mode, self._pooled = texts, mode, pooled
 
-    def _objective(self, stage: int, bags: WordBags | None) -> Objective:
-        settings = self._settings
-        if stage == 0:
-            return PairObjective(
-                normalised_features(self._pooling) if bags is None else bags,
-                self._texts,
-                self._lists,
-                micro_batch=settings.micro_batch,
-                temperature=settings.temperature,
-                hard_negatives=settings.hard_negatives,
-                pseudo_queries=settings.pseudo_queries,
-                token_dropout=settings.token_dropout,
-            )
-        return ListObjective(
-            self._pooling,
-            self._texts,
-            self._pooling.all(self._texts, self._progress) if stage == 1 else None,
-            self._sampler,
-            micro_batch=settings.micro_batch,
-            margin=settings.margin,
-            scale=settings.scale,
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[EpochItem]:  # noqa: ANN401, ARG002 - as Trainer's
+        processes = self.args.world_size
+        return EpochSampler(
+            len(self._lists),
+            seed=self.args.seed,
+            epoch=lambda: int(self.state.epoch or 0),
+            multiple=self.args.per_device_train_batch_size * processes if processes > 1 else 1,
         )
 
-    def _evaluate(self, report: StepReport) -> str:
-        """Evaluate after an epoch, keep the best checkpoint, and say the MAPs in words."""
-        if not self._evaluators:
-            return ""
-        stage = report.stage
-        # Before stage 1 a new model's scores say nothing, unless it begins by matching words.
-        by_embeddings = stage == 0 and self._settings.meaning_width is None
-        if by_embeddings:
-            maps = {one.name: one.map_of_embeddings(self._pooling) for one in self._evaluators}
-        else:
-            mode = self._settings.eval_mode
-            maps = {one.name: one.map_of_lists(self._pooling, mode, frozen=stage == 1) for one in self._evaluators}
-        mean = math.fsum(maps.values()) / len(maps)
-        if not by_embeddings and (self._best_map is None or mean > self._best_map):
-            self._best_map = mean
-            save_checkpoint(self._model, self._tokenizer, self._settings.output / BEST)
-        self._log.write(
-            "evaluation",
-            {
-                "step": report.step,
-                "stage": stage,
-                "epoch": report.epoch,
-                "ranked_by": "embeddings" if by_embeddings else "lists",
-                "map": maps,
-                "mean_map": mean,
-            },
-        )
-        self._draw()
-        return "".join(f", MAP {value:.4f} ({name})" for name, value in maps.items())
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor:
+        count = torch.stack([batch["counts"].sum() for batch in batch_samples]).sum().to(device)
+        gathered: Tensor = self.accelerator.gather(count.unsqueeze(0))
+        return gathered.sum()
 
-    def _draw(self) -> None:
-        if plot.can_plot():
-            plot.draw(self._log.path, self._settings.output / plot.PLOT_FILE)
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:  # noqa: ANN401 - as Trainer's
+        """The loss of a micro-batch: its share of the mean over all lists of the optimiser step.
 
-    def _save(self, stage: int, step: int, stepper: Stepper | None) -> None:
-        """Save where the run is; without a stepper it is at its end, and the weights are in its checkpoints."""
-        optimiser, scaler = stepper.state() if stepper is not None else ({}, {})
-        State(
-            run=self._run,
-            stage=stage,
-            step=step,
-            done=stepper is None,
-            best_map=self._best_map,
-            log_bytes=self._log.size,
-            model=self._model.state_dict() if stepper is not None else {},
-            optimiser=optimiser,
-            scaler=scaler,
-        ).save(self._settings.output)
+        Raises:
+            ListconError: when the loss of a list is not a finite number.
+        """
+        losses = model(inputs)  # (B,)
+        finite = losses.detach().isfinite()
+        if not finite.all():
+            bad = [name for name, is_finite in zip(inputs["query_ids"], finite.tolist(), strict=True) if not is_finite]
+            raise ListconError(
+                f"the loss is not a finite number at step {self.state.global_step + 1} with learning rate "
+                f"{self._get_learning_rate():g}, for {len(bad)} of {len(losses)} lists: {', '.join(bad[:5])}. Lower "
+                f"--learning_rate, or use --bf16 instead of --fp16"
+            )
+        total = (losses * inputs["counts"]).sum()
+        # Gradients are averaged over the processes; num_items_in_batch counts the lists of all of them.
+        loss = total * self.accelerator.num_processes / (num_items_in_batch or inputs["counts"].sum())
+        return (loss, losses) if return_outputs else loss
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,  # noqa: ANN401, ARG002 - as Trainer's
+        ignore_keys: list[str] | None = None,  # noqa: ARG002
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """MAP (`cmteb`) on the held-out lists: each set's, and their mean as `eval_map`. One process computes it."""
+        found: dict[str, float] = {}
+        if self.is_world_process_zero():
+            values = {one.name: self._map(one) for one in self._sets}
+            found[f"{metric_key_prefix}_map"] = math.fsum(values.values()) / len(values)
+            if len(values) > 1:
+                found |= {f"{metric_key_prefix}_{name}_map": value for name, value in values.items()}
+        found = broadcast_object_list([found])[0]
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
+    def _map(self, held_out: EvaluationSet) -> float:
+        model: ListConModel = self.accelerator.unwrap_model(self.model).model
+        model.eval()
+        device = self.args.device
+        budgets = Budgets.for_device(device)
+        used = np.unique(np.concatenate([np.append(row.passages, row.query) for row in held_out.indexed]))
+        lists = [
+            row._replace(query=int(np.searchsorted(used, row.query)), passages=np.searchsorted(used, row.passages))
+            for row in held_out.indexed
+        ]
+        store = FeatureStore(len(used), model.config.list_width, torch.float32, device, budgets.feature_bytes)
+        with torch.inference_mode():
+            for start in range(0, len(used), 8192):
+                part = used[start : start + 8192]
+                pooled = self._pooled(part) if self._pooled is not None else encode_texts(model, self._texts, part)
+                features = model.linear_in_embedding(torch.from_numpy(pooled).to(device))
+                store.put(np.arange(start, start + len(part)), features)
+        rows = BatchBudget(device, budgets.rows, unit="rows", item="list")
+        ranked = rank_features(model, store, lists, mode=self._mode, dtype="float32", budget=rows)
+        return cmteb.evaluate(held_out.lists, ranked, self._mode).means["map"]
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            model: ListConModel = self.accelerator.unwrap_model(self.model).model
+            model.config.encoder.save_pretrained(str(output_dir or self.args.output_dir))

@@ -1,97 +1,100 @@
-"""Kill runs with SIGKILL at random moments: `python interrupted.py CHECKPOINT DATA FOLDER KILLS`.
+"""Kill runs with SIGKILL at chosen moments: `python interrupted.py CHECKPOINT DATA FOLDER`.
 
-Everything is imported once and every start is a fork, so that a start takes as long as its work. The work is cut
-into many small chunks. Each run that gets to its end is compared with an uninterrupted one, byte by byte.
+Every run is a process forked from this one, which has the libraries loaded: a start takes no time. It is killed when it
+has kept a given number of chunks or is about to rename a given folder, then started again. What the last start leaves
+is compared with an uninterrupted run, byte by byte.
 """
 
 import json
 import os
-import random
 import signal
 import sys
-import time
+import traceback
 from pathlib import Path
 
 import torch
-from mteb import TaskResult
 
 from listcon_eval.data import local_task
-from listcon_eval.evaluate import Request, evaluate
-from listcon_eval.inference.budgets import Budgets
+from listcon_eval.evaluation import evaluate
+from listcon_eval.inference import memory
+from listcon_eval.results.chunk_cache import ChunkCache
+from listcon_eval.systems.base import LoadOptions
 
-FILES = ("run.jsonl", "run.trec", "qrels.trec", "per_query.jsonl", "metrics.json")
+FILES = ("run.jsonl", "run.trec", "qrels.trec", "per_query.jsonl")
 
 
-def work(checkpoint: str, data: str, output: Path) -> None:
+def work(checkpoint: str, data: str, output: Path, fresh: bool = False) -> None:
     """Do a whole run."""
-    evaluate(Request(checkpoint, [local_task(data)], ("conventional", "iterative"), output, precision="precise"))
+    evaluate(
+        checkpoint, [local_task(data)], output=output, options=LoadOptions(device="cpu", dtype="float32"), fresh=fresh
+    )
 
 
-def start(checkpoint: str, data: str, output: Path) -> int:
-    """Start a run in a process of its own and return its pid."""
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(moment: tuple[str, int], checkpoint: str, data: str, output: Path, fresh: bool) -> None:
+    """Start a run in a process of its own that is killed after its n-th chunk, or before its n-th rename."""
+    what, number = moment
     pid = os.fork()
     if pid == 0:
+        count = 0
+        save, rename = ChunkCache.save, Path.rename
+
+        def counted_save(self: ChunkCache, *arguments: object) -> None:
+            nonlocal count
+            save(self, *arguments)  # type: ignore[arg-type]
+            count += what == "chunk"
+            if what == "chunk" and count == number:
+                die()
+
+        def counted_rename(self: Path, target: Path) -> Path:
+            nonlocal count
+            count += what == "rename"
+            if what == "rename" and count == number:
+                die()
+            return rename(self, target)
+
+        ChunkCache.save, Path.rename = counted_save, counted_rename  # type: ignore[method-assign, assignment]
         try:
-            work(checkpoint, data, output)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return pid
+            work(checkpoint, data, output, fresh)
+        except Exception:
+            traceback.print_exc()
+        os._exit(7)  # the moment did not come
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status), f"{moment}: exit code {os.waitstatus_to_exitcode(status)}"
 
 
-def results(output: Path) -> dict[str, bytes]:
-    """The bytes of everything a run says, by file."""
-    found = {}
-    for folder in sorted(path.parent for path in output.glob("results/*/*/experiments/*/*/metrics.json")):
-        for name in FILES:
-            found[f"{folder.parent.name}/{name}"] = (folder / name).read_bytes()
-        scores = TaskResult.from_disk(folder.with_name(f"{folder.name}.json")).scores
-        found[f"{folder.parent.name}.json"] = repr(scores).encode()
-    return found
+def contents(output: Path) -> dict[str, bytes]:
+    """The bytes of everything a run says of its numbers, by file."""
+    folders = sorted(path.parent for path in output.glob("results/*/*/experiments/*/*/metrics.json"))
+    return {f"{folder.parent.name}/{name}": (folder / name).read_bytes() for folder in folders for name in FILES}
 
 
-def ended_well(status: int) -> bool:
-    return os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
-
-
-def main(checkpoint: str, data: str, folder: Path, kills: int) -> dict[str, int]:
-    """Kill `kills` times; return how many runs ended and how many chunks were taken from earlier starts."""
+def main(checkpoint: str, data: str, folder: Path) -> dict[str, int]:
+    """Kill at every moment; return how many chunks the runs took from earlier starts."""
     torch.set_num_threads(1)
     work(checkpoint, data, folder / "whole")  # in this process: it imports what is imported late
-    expected = results(folder / "whole")
-    assert len(expected) == 2 * (len(FILES) + 1)
-    begun = time.monotonic()
-    _, status = os.waitpid(start(checkpoint, data, folder / "again"), 0)
-    duration = time.monotonic() - begun
-    assert ended_well(status)
-    assert results(folder / "again") == expected
-
-    rng = random.Random(0)
-    done, run, reused = 0, 0, 0
-    while True:
-        output = folder / f"run-{run}"
-        pid = start(checkpoint, data, output)
-        if done < kills:
-            time.sleep(rng.uniform(0, duration))
-            if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                done += 1
-                continue
-        else:
-            _, status = os.waitpid(pid, 0)
-            assert ended_well(status)
-        assert results(output) == expected
-        assert list(output.rglob(".*")) == []
-        for path in output.glob("results/*/*/experiments/*/*/provenance.json"):
-            reused += json.loads(path.read_text())["chunks_of_an_earlier_start"]
-        run += 1
-        if done >= kills:
-            return {"runs": run, "kills": done, "reused": reused}
+    expected = contents(folder / "whole")
+    assert len(expected) == 2 * len(FILES)
+    output = folder / "killed"
+    for moment in [("chunk", 1), ("chunk", 2), ("chunk", 3), ("rename", 1)]:
+        killed(moment, checkpoint, data, output, fresh=False)
+    work(checkpoint, data, output)
+    assert contents(output) == expected
+    reused = sum(json.loads(path.read_text())["resumed_chunks"] for path in output.rglob("provenance.json"))
+    # A run that replaces a finished one leaves the old one or the new one, and never nothing.
+    for moment in [("rename", 1), ("rename", 2), ("rename", 3), ("chunk", 2)]:
+        killed(moment, checkpoint, data, output, fresh=True)
+        work(checkpoint, data, output)
+        assert contents(output) == expected, moment
+    assert [path for path in output.rglob(".*") if path.name != ".work"] == []
+    return {"reused": reused}
 
 
 if __name__ == "__main__":
-    Budgets.for_device = classmethod(  # type: ignore[method-assign,assignment]
+    memory.Budgets.for_device = classmethod(  # type: ignore[method-assign,assignment]
         lambda cls, _: cls(tokens=256, rows=512, feature_bytes=2**30, chunk_texts=12, group_passages=30)
     )
-    print(json.dumps(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))))  # noqa: T201
+    print(json.dumps(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))))  # noqa: T201

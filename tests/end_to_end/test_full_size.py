@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from checkpoints import write_layout_1, write_layout_2
 from listcon_eval import ListConRanker
@@ -12,11 +13,12 @@ SIZES = {"hidden": 1024, "layers": 24, "heads": 16, "list_width": 1792, "list_la
 LISTS = [random_list(size, seed=size) for size in (1, 4, 25)]
 
 
+@pytest.mark.slow
 def test_the_published_size_loads_and_scores(tmp_path: Path) -> None:
     scores = []
     for layout, write in enumerate((write_layout_1, write_layout_2), start=1):
         folder = write(tmp_path / f"layout-{layout}", **SIZES)  # type: ignore[operator]
-        ranker = ListConRanker.from_pretrained(folder, device="cpu", precision="precise")
+        ranker = ListConRanker.from_pretrained(folder, device="cpu", dtype="float32")
         assert ranker.checkpoint.layout == layout
         assert 300e6 < sum(parameter.numel() for parameter in ranker.model.parameters()) < 420e6
         scores.append(np.concatenate(ranker.rank(LISTS, "iterative")))

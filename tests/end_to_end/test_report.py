@@ -14,17 +14,18 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from browser import CHROMIUM, DRIVER, chromium, log, requests, set_width
-from end_to_end.test_compare_and_show import listcon_eval
+from command import listcon_eval
 from listcon_eval.data import local_task, mini_task
-from listcon_eval.evaluate import Request, evaluate
+from listcon_eval.evaluation import evaluate
 from listcon_eval.records import MODES
-from listcon_eval.results import find_runs
-from overlap import write_overlap_run
+from listcon_eval.results import load_results
+from listcon_eval.systems.base import LoadOptions
 from texts import random_list
 
 HOSTILE = (
     '</script><script>document.title="broken"</script><img src="http://example.org/x.png" onerror="document.title=1">'
 )
+pytestmark = pytest.mark.slow
 PHONE, DESKTOP = (390, 844), (1280, 900)
 SECTIONS = ("ap", "modes", "length", "positions", "rounds", "time")
 
@@ -44,13 +45,13 @@ def write_hostile_lists(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def output(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both modes and a BM25-like system on hostile lists and on a mini task."""
+    """Both modes and BM25 on hostile lists and on a mini task."""
     folder = tmp_path_factory.mktemp("report")
     data = write_hostile_lists(folder / "hostile.jsonl")
     tasks = [local_task(data, name="坏例"), mini_task("MiniMedicalB")]
-    evaluate(Request(str(checkpoint_folder), tasks, MODES, folder, device="cpu", precision="precise"))
-    for task in tasks:
-        write_overlap_run(folder, task, model="local/<s>pairs")
+    options = LoadOptions(device="cpu", dtype="float32")
+    evaluate(str(checkpoint_folder), tasks, output=folder, options=options)
+    evaluate("bm25", tasks, output=folder)
     return folder
 
 
@@ -128,7 +129,7 @@ def test_every_section_is_filled(opened: webdriver.Chrome) -> None:
     for section in ("table", "queries", "provenance"):
         assert len(opened.find_element(By.ID, section).text.splitlines()) > 4, section
     positions = opened.find_element(By.ID, "task-1-positions").text
-    assert "Before is the ranking of a: BM25 (<s>pairs)" in positions
+    assert "Before is the ranking of a: BM25 (characters)" in positions
     parts = [f"-{key}" for key in SECTIONS]
     assert {link.get_attribute("href") for link in opened.find_elements(By.CSS_SELECTOR, ".toc a")} == {
         f"{opened.current_url.partition('#')[0]}#{name}"
@@ -138,9 +139,9 @@ def test_every_section_is_filled(opened: webdriver.Chrome) -> None:
 
 def test_the_tables_numbers_are_the_runs(opened: webdriver.Chrome, output: Path) -> None:
     table = opened.find_element(By.CSS_SELECTOR, "#table table").text
-    for record in find_runs(output):
-        assert f"{100 * record.cmteb['map']:.2f}" in table
-        assert record.signature in (opened.find_element(By.ID, "provenance").get_attribute("textContent") or "")
+    for result in load_results(output):
+        assert f"{100 * result.cmteb['map']:.2f}" in table
+        assert str(result.signature) in (opened.find_element(By.ID, "provenance").get_attribute("textContent") or "")
     assert opened.find_elements(By.CSS_SELECTOR, "#table table strong")
 
 
@@ -156,7 +157,7 @@ def test_what_users_wrote_is_text(opened: webdriver.Chrome) -> None:
     opened.find_element(By.ID, "f-search").send_keys("]]>")
     assert len(queries(opened)) == 1
     show_passages(opened, queries(opened)[0])
-    for tag in ("img", "s", "i"):
+    for tag in ("img", "i"):
         assert body.find_elements(By.TAG_NAME, tag) == []
     assert opened.title.startswith("Reranking report: ")
     assert len(opened.find_elements(By.CSS_SELECTOR, "script:not([type])")) == 1
@@ -167,11 +168,11 @@ def test_the_filters_work(opened: webdriver.Chrome) -> None:
     choose(opened, task="MiniMedicalB")
     first = Select(opened.find_element(By.ID, "f-first")).first_selected_option.text
     second = Select(opened.find_element(By.ID, "f-second")).first_selected_option.text
-    assert (first.split(", ")[-2:], second.split(", ")[-2:]) == (["iterative", "precise"], ["conventional", "precise"])
+    assert (first.split(", ")[-2:], second.split(", ")[-2:]) == (["iterative", "float32"], ["conventional", "float32"])
     assert values(opened) == sorted(values(opened))
     choose(opened, order="best first")
     assert values(opened) == sorted(values(opened), reverse=True)
-    choose(opened, second="a: BM25 (<s>pairs)", order="most moved first")
+    choose(opened, second="a: BM25 (characters)", order="most moved first")
     moved = changes(opened)
     assert len(moved) == 40
     assert [abs(value) for value in moved] == sorted((abs(value) for value in moved), reverse=True)
@@ -219,6 +220,13 @@ def test_nothing_is_wider_than_a_phone(opened: webdriver.Chrome) -> None:
     width = opened.execute_script("return document.documentElement.scrollWidth")
     assert width == PHONE[0]
     assert opened.find_element(By.ID, "task-1-ap").size["width"] <= PHONE[0]
+    scores = opened.find_elements(By.CSS_SELECTOR, "#table td.n span")
+    assert scores
+    for score in scores:  # each is on the screen as it comes, without sideways scrolling
+        assert score.rect["x"] >= 0
+        assert score.rect["x"] + score.rect["width"] <= PHONE[0]
+    for box in opened.find_elements(By.CSS_SELECTOR, "#table .scroll"):
+        assert opened.execute_script("return arguments[0].scrollWidth <= arguments[0].clientWidth", box)
 
 
 def test_both_schemes_can_be_read(opened: webdriver.Chrome) -> None:
@@ -241,7 +249,7 @@ def test_both_schemes_can_be_read(opened: webdriver.Chrome) -> None:
 
 
 def test_plots_are_written_beside_it(output: Path, tmp_path: Path) -> None:
-    runs = [record.folder for record in find_runs(output) if record.task == "坏例" and record.kind != "bm25"]
+    runs = [result.folder for result in load_results(output) if result.task == "坏例" and result.kind != "bm25"]
     options = ("--plots", tmp_path / "plots", "--queries", "1", "--quiet")
     done = listcon_eval("report", *runs, "-o", tmp_path / "r.html", *options)
     assert done.stdout.splitlines() == [str(tmp_path / "plots"), str(tmp_path / "r.html")]
@@ -279,17 +287,18 @@ def test_a_page_of_ids_says_so(output: Path, tmp_path: Path) -> None:
 
 
 def test_a_single_run_and_a_trec_file_say_what_is_missing(output: Path, tmp_path: Path) -> None:
-    folder = next(record.folder for record in find_runs(output) if record.mode == "conventional")
+    found = next(result for result in load_results(output) if result.mode == "conventional")
+    folder = found.folder
     listcon_eval("report", folder, "-o", tmp_path / "one.html", "--quiet")
     text = (tmp_path / "one.html").read_text(encoding="utf-8")
     assert text.count("No run here used iterative inference") == 3
     other = tmp_path / "other.trec"
-    other.write_bytes((folder / "run.trec").read_bytes())
+    other.write_bytes(found.file("run.trec").read_bytes())
     listcon_eval("report", folder, other, "-o", tmp_path / "two.html", "--before", "other", "--quiet")
     text = (tmp_path / "two.html").read_text(encoding="utf-8")
     assert "Before is the ranking of b: other" in text
     assert "run file (other)" in text
-    listcon_eval("report", other, "--qrels", folder / "qrels.trec", "-o", tmp_path / "three.html", "--quiet")
+    listcon_eval("report", other, "--qrels", found.file("qrels.trec"), "-o", tmp_path / "three.html", "--quiet")
     text = (tmp_path / "three.html").read_text(encoding="utf-8")
     assert "there is no curve for before" in text
     assert "a TREC run file of another tool" in text
@@ -299,14 +308,14 @@ def test_mistakes_are_one_message(output: Path, tmp_path: Path) -> None:
     results = output / "results"
     assert "no such folder" in listcon_eval("report", tmp_path / "nowhere", code=2).stderr
     assert "is a folder; give the name" in listcon_eval("report", results, "-o", tmp_path, code=2).stderr
-    assert "names 0 of the runs" in listcon_eval("report", results, "--before", "nothing", code=2).stderr
+    assert "names 0 of the systems" in listcon_eval("report", results, "--before", "nothing", code=2).stderr
     assert "the runs are of 2 tasks" in listcon_eval("report", results, "--data", "x.jsonl", code=2).stderr
     assert not (tmp_path / "report.html").exists()
     assert "Examples:" in listcon_eval("report", "--help").stdout
 
 
 def test_the_table_in_every_format(output: Path, tmp_path: Path) -> None:
-    content = json.loads(listcon_eval("table", output, "--format", "json").stdout)
+    content = json.loads(listcon_eval("table", output, "--json").stdout)
     rows = content["tables"][0]["rows"]
     assert [(row["mode"], row["kind"]) for row in rows] == [
         ("-", "bm25"),
@@ -322,6 +331,6 @@ def test_the_table_in_every_format(output: Path, tmp_path: Path) -> None:
     assert listcon_eval("table", output, "--readme", readme).stdout == f"{readme}\n"
     assert "| tiny-random" in readme.read_text()
     assert (
-        "writes Markdown, not csv"
+        "--readme writes Markdown"
         in listcon_eval("table", output, "--readme", readme, "--format", "csv", code=2).stderr
     )

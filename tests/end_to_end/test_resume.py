@@ -1,4 +1,4 @@
-"""Runs that survive: kills, damaged chunks, edited files, a full disk, a second process, failing queries."""
+"""Runs that survive: kills, edited files, a full disk, a second process, failing queries."""
 
 import json
 import os
@@ -13,70 +13,100 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from checkpoints import bert_tokenizer, write_layout_1
-from end_to_end.test_run import folders, listcon_eval, read_json, read_jsonl, run, write_lists
+from command import COMMAND, cold, listcon_eval, one_line
+from run_files import by_mode, read_json, read_jsonl, run_folders, write_few_lists
 from texts import random_list
 
 HERE = Path(__file__).resolve().parent
-FILES = ("run.jsonl", "per_query.jsonl", "metrics.json")
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return write_lists(tmp_path / "lists.jsonl.gz")
+    return write_few_lists(tmp_path / "lists.jsonl")
 
 
-def test_twenty_kills_end_with_the_bytes_of_an_uninterrupted_run(checkpoint_folder: Path, tmp_path: Path) -> None:
-    data = tmp_path / "few.jsonl"
-    with data.open("w", encoding="utf-8") as file:
-        for seed in range(4):
-            query, *passages = random_list(25, seed=seed)
-            file.write(json.dumps({"query": query, "positive": passages[:2], "negative": passages[2:]}) + "\n")
-    done = run(
-        sys.executable, HERE / "interrupted.py", checkpoint_folder, data, tmp_path, "20", TOKENIZERS_PARALLELISM="false"
-    )
-    told = json.loads(done.stdout)
-    assert told["kills"] == 20
-    assert told["reused"] > 0
+def test_kills_end_with_the_bytes_of_an_uninterrupted_run(checkpoint_folder: Path, data: Path, tmp_path: Path) -> None:
+    arguments = (checkpoint_folder, data, tmp_path)
+    done = cold(sys.executable, HERE / "interrupted.py", *arguments, environment={"TOKENIZERS_PARALLELISM": "false"})
+    assert json.loads(done.stdout.splitlines()[-1])["reused"] > 0
 
 
 def test_a_finished_run_is_read_not_computed(checkpoint_folder: Path, data: Path, tmp_path: Path) -> None:
     command = ("run", "-m", checkpoint_folder, "--data", data, "--output", tmp_path)
     first = listcon_eval(*command)
-    before = {mode: (folder / "provenance.json").read_bytes() for mode, folder in folders(tmp_path).items()}
+    before = {folder: (folder / "provenance.json").read_bytes() for folder in run_folders(tmp_path)}
     second = listcon_eval(*command)
     assert second.stderr.count("finished before") == 2
     assert second.stdout == first.stdout
-    after = {mode: (folder / "provenance.json").read_bytes() for mode, folder in folders(tmp_path).items()}
-    assert after == before
+    assert {folder: (folder / "provenance.json").read_bytes() for folder in run_folders(tmp_path)} == before
     assert "finished before" not in listcon_eval(*command, "--fresh").stderr
+    assert run_folders(tmp_path) == list(before)
     assert "finished before" not in listcon_eval(*command, "--max-length", "64").stderr
+    assert len(run_folders(tmp_path)) == 4
 
 
-def test_other_data_of_the_same_name_is_not_answered_from_the_first(checkpoint_folder: Path, tmp_path: Path) -> None:
-    scores = []
+def test_other_data_of_the_same_name_is_another_result(checkpoint_folder: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
         query, *passages = random_list(3, seed=seed)
         row = {"query": query, "positive": passages[:1], "negative": passages[1:]}
         (tmp_path / "own.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-        listcon_eval("run", "-m", checkpoint_folder, "--data", tmp_path / "own.jsonl", "--output", tmp_path)
-        scores.append(read_jsonl(folders(tmp_path)["iterative"] / "run.jsonl")[0]["scores"])
-    assert scores[0] != scores[1]
+        options = ("--mode", "iterative", "--output", tmp_path)
+        listcon_eval("run", "-m", checkpoint_folder, "--data", tmp_path / "own.jsonl", *options)
+    first, second = (read_jsonl(folder / "run.jsonl")[0]["scores"] for folder in run_folders(tmp_path))
+    assert first != second
+    header = next(
+        line for line in listcon_eval("table", tmp_path, "--format", "markdown").stdout.splitlines() if "Model" in line
+    )
+    assert header.count("own@sha256-") == 2
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "run.trec", "per_query.jsonl", "../lists.json"])
 def test_an_edited_or_missing_file_is_named(name: str, checkpoint_folder: Path, data: Path, tmp_path: Path) -> None:
     command = ("run", "-m", checkpoint_folder, "--data", data, "--output", tmp_path, "--mode", "conventional")
     listcon_eval(*command)
-    (folder,) = (path.parent for path in tmp_path.glob("results/*/*/experiments/*/*/metrics.json"))
+    (folder,) = run_folders(tmp_path)
     path = folder / name
     path.write_text(path.read_text(encoding="utf-8").replace("1", "2", 1), encoding="utf-8")
-    told = listcon_eval(*command, code=2).stderr
-    assert f"{Path(name).name} is not as it was written" in told
-    assert "--fresh" in told
+    for reading in (
+        command,
+        ("table", tmp_path),
+        ("compare", tmp_path, tmp_path),
+        ("check", "--baseline", tmp_path, "--current", tmp_path),
+    ):
+        told = one_line(listcon_eval(*reading, code=2).stderr)
+        assert f"{Path(name).name} was changed after the run" in told, reading
+        assert "--fresh" in told
     path.unlink()
-    assert f"{Path(name).name} is gone" in listcon_eval(*command, code=2).stderr
+    assert f"{Path(name).name} is gone" in one_line(listcon_eval(*command, code=2).stderr)
     listcon_eval(*command, "--fresh")
+    assert "finished before" in listcon_eval(*command).stderr
+
+
+def test_files_of_other_programs_do_not_matter(checkpoint_folder: Path, data: Path, tmp_path: Path) -> None:
+    command = ("run", "-m", checkpoint_folder, "--data", data, "--output", tmp_path, "--mode", "conventional")
     listcon_eval(*command)
+    (folder,) = run_folders(tmp_path)
+    for place in (folder, folder.parent, folder.parents[1]):
+        (place / ".ipynb_checkpoints").mkdir()
+        (place / ".DS_Store").write_bytes(b"\0")
+        (place / "notes.txt").write_text("mine")
+    assert "finished before" in listcon_eval(*command).stderr
+    listcon_eval(*command, "--fresh")
+    listcon_eval("table", tmp_path)
+
+
+def test_clean_removes_what_no_result_needs(checkpoint_folder: Path, data: Path, tmp_path: Path) -> None:
+    command = ("run", "-m", checkpoint_folder, "--data", data, "--output", tmp_path, "--mode", "conventional")
+    listcon_eval(*command)
+    (folder,) = run_folders(tmp_path)
+    left = folder.parents[2] / ".work" / "lists-0123456789abcdef"
+    left.mkdir(parents=True)
+    (left / "features.chunk").write_bytes(b"x")
+    assert str(left) in listcon_eval("clean", tmp_path).stdout
+    assert left.exists()
+    assert "removed: 1" in listcon_eval("clean", tmp_path, "--yes").stdout
+    assert not left.exists()
+    assert run_folders(tmp_path) == [folder]
 
 
 @pytest.fixture
@@ -98,19 +128,17 @@ def test_a_full_disk_is_named_and_what_was_there_stays(checkpoint_folder: Path, 
     command = ("run", "-m", checkpoint_folder, "--data", data, "--output", small_disk)
     told = listcon_eval(*command, code=2).stderr
     assert "No space left on device" in told
-    assert "start the same command again" in told
+    assert "the same command resumes it" in one_line(told)
     assert list(small_disk.rglob("metrics.json")) == []
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     listcon_eval(*command)
-    assert len(folders(small_disk)) == 2
+    assert len(run_folders(small_disk)) == 2
 
 
-def test_a_second_process_is_refused_and_a_dead_one_is_no_hindrance(
-    checkpoint_folder: Path, data: Path, tmp_path: Path
-) -> None:
+def test_a_second_process_is_refused_and_a_dead_one_does_not_block(tmp_path: Path) -> None:
     holder = (
-        "import sys, time; from pathlib import Path; from listcon_eval.results import at_work\n"
-        "with at_work(Path(sys.argv[1]), 'task', 'k' * 64, fresh=False):\n"
+        "import sys, time; from pathlib import Path; from listcon_eval.results.chunk_cache import run_lock\n"
+        "with run_lock(Path(sys.argv[1]), 'task', 'k' * 64, fresh=False):\n"
         "    print('here', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", holder, tmp_path], stdout=subprocess.PIPE, text=True) as first:
@@ -120,7 +148,9 @@ def test_a_second_process_is_refused_and_a_dead_one_is_no_hindrance(
             [sys.executable, "-c", holder, tmp_path], capture_output=True, text=True, timeout=60, check=False
         )
         message = second.stderr.strip().splitlines()[-1]
-        assert f"another process is at work on this run (pid {first.pid} on host {os.uname().nodename}" in message
+        assert f"another process is working on this run (pid {first.pid} on host {os.uname().nodename}" in message
+        assert "to remove" in listcon_eval("clean", tmp_path).stdout
+        assert listcon_eval("clean", tmp_path, "--yes").stdout.startswith("removed: 0")
         os.kill(first.pid, signal.SIGKILL)
     with subprocess.Popen([sys.executable, "-c", holder, tmp_path], stdout=subprocess.PIPE, text=True) as third:
         assert third.stdout is not None
@@ -129,7 +159,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_no_hindrance(
 
 
 def test_a_failing_query_with_keep_going(tmp_path: Path) -> None:
-    """A character whose embedding is no number spoils the one list it stands in."""
+    """A character whose embedding is NaN spoils the one list it stands in."""
     checkpoint = write_layout_1(tmp_path / "spoilt")
     index = bert_tokenizer().convert_tokens_to_ids("一")
     tensors = load_file(checkpoint / "model.safetensors")
@@ -143,7 +173,9 @@ def test_a_failing_query_with_keep_going(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     command = ("run", "-m", checkpoint, "--data", path, "--output", tmp_path, "--mode", "iterative")
-    assert "own, query q1: 25 of 25 scores are not a number" in " ".join(listcon_eval(*command, code=2).stderr.split())
+    told = one_line(listcon_eval(*command, code=2).stderr)
+    assert "own, query q1: 25 of 25 scores" in told
+    assert "embeddings.word_embeddings.weight" in told
     done = listcon_eval(*command, "--keep-going", code=1)
     assert "1 queries failed, so these runs have no metrics" in done.stderr
     assert list(tmp_path.rglob("metrics.json")) == []
@@ -152,17 +184,8 @@ def test_a_failing_query_with_keep_going(tmp_path: Path) -> None:
     assert [row["query_id"] for row in read_jsonl(failed / "run.jsonl")] == ["q0", "q2"]
 
 
-def test_an_interrupt_says_that_the_same_command_goes_on(checkpoint_folder: Path, data: Path, tmp_path: Path) -> None:
-    command: list[str | Path] = [
-        Path(sys.executable).parent / "listcon-eval",
-        "run",
-        "-m",
-        checkpoint_folder,
-        "--data",
-        data,
-        "--output",
-        tmp_path,
-    ]
+def test_an_interrupt_says_that_the_same_command_resumes(checkpoint_folder: Path, data: Path, tmp_path: Path) -> None:
+    command: list[str | Path] = [COMMAND, "run", "-m", checkpoint_folder, "--data", data, "--output", tmp_path]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -172,4 +195,9 @@ def test_an_interrupt_says_that_the_same_command_goes_on(checkpoint_folder: Path
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait() == 130
-    assert "the same command goes on with it" in rest
+    assert "the same command resumes it" in one_line(rest)
+
+
+def test_both_modes_are_found(checkpoint_folder: Path, data: Path, tmp_path: Path) -> None:
+    listcon_eval("run", "-m", checkpoint_folder, "--data", data, "--output", tmp_path)
+    assert set(by_mode(tmp_path)) == {"conventional", "iterative"}

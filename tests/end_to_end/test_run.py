@@ -1,14 +1,11 @@
 """The main job as its users start it: a checkpoint and data in, files and a table out."""
 
-import gzip
-import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,92 +13,18 @@ import pytrec_eval
 from mteb import ResultCache, TaskResult
 from sklearn.metrics import average_precision_score
 
-from texts import random_list
-
-ROOT = Path(__file__).resolve().parents[2]
-MODES = ("conventional", "iterative")
-
-
-def run(*arguments: str | Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Start a command as a user would, without a hub, and check how it ends."""
-    done = subprocess.run(
-        [str(argument) for argument in arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment},
-    )
-    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def listcon_eval(*arguments: str | Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run(Path(sys.executable).parent / "listcon-eval", *arguments, code=code, **environment)
-
-
-def write_lists(path: Path) -> Path:
-    """Lists of 1 to 1002 candidates with the awkward cases: equal queries, equal texts, one class only."""
-    rows: list[dict[str, Any]] = []
-    for seed, (positives, negatives) in enumerate([(1, 0), (1, 1), (2, 18), (3, 22), (0, 5), (4, 0), (2, 1000)]):
-        query, *passages = random_list(positives + negatives, seed=seed, longest=30)
-        rows.append({"query": query, "positive": passages[:positives], "negative": passages[positives:]})
-    rows.append({"query": rows[3]["query"], "positive": rows[3]["positive"], "negative": rows[2]["negative"]})
-    repeated = random_list(26, seed=99, longest=30)
-    # Equal documents among the negatives, a text that is positive and negative at once, and an empty passage.
-    rows.append(
-        {
-            "query": repeated[0],
-            "positive": [repeated[1], repeated[2]],
-            "negative": [*repeated[3:], repeated[5], repeated[2], ""],
-        }
-    )
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return path
+from command import COMMAND, ROOT, cold, listcon_eval, one_line
+from run_files import MODES, by_mode, read_json, read_jsonl, run_folders, write_few_lists, write_lists
 
 
 @pytest.fixture(scope="module")
-def outcome(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """One run of both modes on those lists: its output folder and what it printed."""
+def finished(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """One run of both modes on awkward lists: its output folder, and what it printed and noted."""
     folder = tmp_path_factory.mktemp("run")
     data = write_lists(folder / "awkward.jsonl.gz")
-    done = listcon_eval(
-        "run",
-        "--model",
-        checkpoint_folder,
-        "--data",
-        data,
-        "--mode",
-        "both",
-        "--output",
-        folder,
-        "--precision",
-        "precise",
-        "--memory",
-        "4GB",
-    )
-    (folder / "notes.txt").write_text(done.stderr, encoding="utf-8")
-    return folder, done.stdout
-
-
-def folders(output: Path) -> dict[str, Path]:
-    """The folder of each mode's files."""
-    found = {path.parent.parent.name: path.parent for path in output.glob("results/*/*/experiments/*/*/metrics.json")}
-    return {mode: next(path for name, path in found.items() if f"mode_{mode}" in name) for mode in MODES}
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line, parse_constant=_refuse) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    return content
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+    options = ("--output", folder, "--dtype", "float32", "--memory", "4GB")
+    done = cold(COMMAND, "run", "--model", checkpoint_folder, "--data", data, "--mode", "both", *options)
+    return folder, done.stdout, done.stderr
 
 
 def check_every_number(folder: Path) -> None:
@@ -112,17 +35,26 @@ def check_every_number(folder: Path) -> None:
     assert len(rows) == len(per_query) == metrics["queries"]
 
     values: dict[str, list[float]] = {"map": [], "mrr_1": [], "mrr_5": [], "mrr_10": []}
+    dropped = 0
     for row in rows:
         labels, scores = np.array(row["cmteb_relevant"]), np.array(row["scores"])
-        values["map"].append(average_precision_score(labels, scores) if labels.any() else 0.0)
+        own = per_query[row["query_id"]]["cmteb"]
+        if labels.all() or not labels.any():
+            assert own is None
+            dropped += 1
+            continue
+        values["map"].append(average_precision_score(labels, scores))
         ranked = [label for _, label in sorted(zip(-scores, labels, strict=True), key=lambda pair: float(pair[0]))]
-        first = ranked.index(1) + 1 if 1 in ranked else None
+        first = ranked.index(True) + 1
         for k in (1, 5, 10):
-            values[f"mrr_{k}"].append(1 / first if first is not None and first <= k else 0.0)
+            values[f"mrr_{k}"].append(1 / first if first <= k else 0.0)
         for name, series in values.items():
-            assert per_query[row["query_id"]]["cmteb"][name] == pytest.approx(series[-1])
+            assert own[name] == pytest.approx(series[-1])
+    assert dropped == metrics["dropped"]
     for name, series in values.items():
         assert metrics["cmteb"][name] == pytest.approx(np.mean(series))
+    for name, (low, high) in metrics["ranges"].items():
+        assert low <= metrics["cmteb"][name] <= high
 
     with (folder / "qrels.trec").open() as file:
         qrels = pytrec_eval.parse_qrel(file)
@@ -148,40 +80,44 @@ def check_every_number(folder: Path) -> None:
     assert reported["main_score"] == reported["map_at_1000"]
 
 
-def test_every_number_can_be_computed_again(outcome: tuple[Path, str]) -> None:
-    for folder in folders(outcome[0]).values():
+def test_every_number_can_be_computed_again(finished: tuple[Path, str, str]) -> None:
+    assert len(run_folders(finished[0])) == 2
+    for folder in run_folders(finished[0]):
         check_every_number(folder)
+        assert read_json(folder / "metrics.json")["dropped"] == 3
 
 
 @pytest.mark.parametrize("name", ["heldout_t2ranking_sample", "heldout_100_statute", "heldout_1000_statute"])
+@pytest.mark.slow
 def test_real_data_in_both_modes(
     name: str, checkpoint_folder: Path, real_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     listcon_eval("run", "-m", checkpoint_folder, "--data", real_data(f"{name}.jsonl.gz"), "--output", tmp_path)
-    for folder in folders(tmp_path).values():
+    for folder in run_folders(tmp_path):
         assert folder.name == name
         check_every_number(folder)
 
 
-def test_equal_texts_share_a_score_and_in_iterative_mode_a_label(outcome: tuple[Path, str]) -> None:
-    for mode, folder in folders(outcome[0]).items():
+def test_equal_texts_share_a_score_and_in_iterative_mode_a_label(finished: tuple[Path, str, str]) -> None:
+    for mode, folder in by_mode(finished[0]).items():
         row = read_jsonl(folder / "run.jsonl")[-1]
         twice_judged = (1, 27)  # the second positive, and its copy among the negatives
         assert row["scores"][twice_judged[0]] == row["scores"][twice_judged[1]]
-        assert [row["cmteb_relevant"][i] for i in twice_judged] == ([1, 0] if mode == "conventional" else [0, 0])
+        expected = [True, False] if mode == "conventional" else [False, False]
+        assert [row["cmteb_relevant"][i] for i in twice_judged] == expected
 
 
-def test_mteb_loads_both_modes_side_by_side(outcome: tuple[Path, str]) -> None:
-    results = ResultCache(outcome[0]).load_results(load_experiments="match_name", require_model_meta=True)
+def test_mteb_loads_both_modes_side_by_side(finished: tuple[Path, str, str]) -> None:
+    results = ResultCache(finished[0]).load_results(load_experiments="match_name", require_model_meta=True)
     loaded = {model.experiment_name: [task.task_name for task in model.task_results] for model in results.model_results}
-    assert loaded == {f"mode_{mode}__precision_precise": ["awkward"] for mode in MODES}
+    assert loaded == {f"dtype_float32__mode_{mode}": ["awkward"] for mode in MODES}
 
 
-def test_provenance_says_where_the_numbers_come_from(outcome: tuple[Path, str]) -> None:
-    for mode, folder in folders(outcome[0]).items():
+def test_provenance_says_where_the_numbers_come_from(finished: tuple[Path, str, str]) -> None:
+    for mode, folder in by_mode(finished[0]).items():
         provenance = read_json(folder / "provenance.json")
-        assert provenance["settings"] == {"mode": mode, "precision": "precise", "max_length": 512}
-        assert set(provenance["seconds"]) == {"load", "tokenise", "encode", "list", "measure"}
+        assert provenance["settings"] == {"mode": mode, "dtype": "float32", "max_length": 512}
+        assert {"load", "encode", "list", "measure"} <= set(provenance["seconds"])
         assert provenance["data"]["is_official"] is False
         assert len(provenance["model"]["weights_sha256"]) == 64
         assert provenance["signature"] == read_json(folder / "metrics.json")["signature"]
@@ -190,22 +126,32 @@ def test_provenance_says_where_the_numbers_come_from(outcome: tuple[Path, str]) 
             assert set(provenance["git"]) == {"commit", "dirty"}
 
 
-def test_the_paths_of_what_was_written_are_printed_last(outcome: tuple[Path, str]) -> None:
-    output, printed = outcome
-    last = printed.strip().splitlines()[-2:]
-    assert {Path(line) for line in last} == {folder.parent for folder in folders(output).values()}
+def test_both_modes_count_the_encoding_that_they_share(finished: tuple[Path, str, str]) -> None:
+    seconds = [read_json(folder / "provenance.json")["seconds"]["encode"] for folder in run_folders(finished[0])]
+    assert seconds[0] == seconds[1] > 0
+    for folder in run_folders(finished[0]):
+        assert TaskResult.from_disk(folder.with_name(f"{folder.name}.json")).evaluation_time >= seconds[0]
 
 
-def test_no_temporary_file_is_left(outcome: tuple[Path, str]) -> None:
-    assert list(outcome[0].rglob(".*")) == []
+def test_the_paths_of_what_was_written_are_printed_last(finished: tuple[Path, str, str]) -> None:
+    last = finished[1].strip().splitlines()[-2:]
+    assert {Path(line) for line in last} == {folder.parent for folder in run_folders(finished[0])}
 
 
-def test_the_table_shows_both_modes_and_no_official_name(outcome: tuple[Path, str]) -> None:
-    printed = listcon_eval("table", outcome[0], "--format", "markdown").stdout
+def test_no_temporary_file_is_left(finished: tuple[Path, str, str]) -> None:
+    assert list(finished[0].rglob(".*")) == []
+
+
+def test_the_peak_stands_beside_the_budget(finished: tuple[Path, str, str]) -> None:
+    assert re.search(r"^peak memory: host \d\.\d\d GB of 4\.00 GB, within the budget$", finished[2], flags=re.MULTILINE)
+
+
+def test_the_table_shows_both_modes_and_no_official_name(finished: tuple[Path, str, str]) -> None:
+    printed = listcon_eval("table", finished[0], "--format", "markdown").stdout
     assert "Other data (no official results)" in printed
     rows = [line for line in printed.splitlines() if line.startswith("| tiny-random")]
     assert [row.split("|")[2].strip() for row in rows] == list(MODES)
-    maps = [read_json(folder / "metrics.json")["cmteb"]["map"] for folder in folders(outcome[0]).values()]
+    maps = [read_json(folder / "metrics.json")["cmteb"]["map"] for folder in by_mode(finished[0]).values()]
     assert [row.split("|")[4].strip(" *") for row in rows] == [f"{100 * value:.2f}" for value in maps]
 
 
@@ -214,37 +160,28 @@ def test_the_table_shows_both_modes_and_no_official_name(outcome: tuple[Path, st
     [("eval_listconranker.py", "conventional"), ("eval_listconranker_iterative_inference.py", "iterative")],
 )
 def test_the_reproduction_scripts(script: str, mode: str, checkpoint_folder: Path, tmp_path: Path) -> None:
-    data = write_lists(tmp_path / "lists.jsonl.gz")
-    options = (
-        "--model_name_or_path",
-        checkpoint_folder,
-        "--data",
-        f"mine={data}",
-        "--output",
-        tmp_path / "results",
-    )
-    printed = run(sys.executable, ROOT / script, *options, "--device", "cpu").stdout
+    data = write_few_lists(tmp_path / "lists.jsonl")
+    options = ("--model_name_or_path", checkpoint_folder, "--data", f"mine={data}", "--output", tmp_path / "results")
+    printed = cold(sys.executable, ROOT / script, *options, "--device", "cpu").stdout
     folder = Path(printed.strip().splitlines()[-1])
-    assert folder.name == f"mode_{mode}__precision_published"
+    assert folder.name.startswith(f"dtype_float32__mode_{mode}__mine__")
     assert folder.is_relative_to(tmp_path / "results" / "local__tiny-random")
     check_every_number(folder / "mine")
 
 
-def test_the_peak_stands_beside_the_budget(outcome: tuple[Path, str]) -> None:
-    notes = (outcome[0] / "notes.txt").read_text(encoding="utf-8")
-    assert re.search(r"^peak memory: host \d\.\d\d GB of 4\.00 GB, within the budget$", notes, flags=re.MULTILINE)
+def test_json_is_one_object_on_standard_output(checkpoint_folder: Path, tmp_path: Path) -> None:
+    import json
 
-
-def test_a_second_run_says_the_same(outcome: tuple[Path, str], checkpoint_folder: Path, tmp_path: Path) -> None:
-    data = outcome[0] / "awkward.jsonl.gz"
-    listcon_eval("run", "-m", checkpoint_folder, "--data", data, "--output", tmp_path, "--precision", "precise", "-q")
-    for mode, folder in folders(tmp_path).items():
-        for name in ("run.trec", "per_query.jsonl"):
-            assert (folder / name).read_bytes() == (folders(outcome[0])[mode] / name).read_bytes()
+    data = write_few_lists(tmp_path / "few.jsonl")
+    done = listcon_eval("run", "-m", checkpoint_folder, "--data", data, "--output", tmp_path, "--json", "-q")
+    results = json.loads(done.stdout)["results"]
+    assert [result["settings"]["mode"] for result in results] == list(MODES)
+    assert [Path(result["folder"]) / "few" for result in results] == [by_mode(tmp_path)[mode] for mode in MODES]
 
 
 def test_without_hub_and_data_there_is_one_message(checkpoint_folder: Path, tmp_path: Path) -> None:
-    done = listcon_eval("run", "-m", checkpoint_folder, "--output", tmp_path, code=2, HF_HOME=str(tmp_path))
+    home = {"HF_HOME": str(tmp_path)}
+    done = cold(COMMAND, "run", "-m", checkpoint_folder, "--output", tmp_path, code=2, environment=home)
     assert done.stderr.count("error:") == 1
     for part in ("CMedQAv1-reranking", "HF_HUB_OFFLINE", "--data", "HF_HOME", "HF_ENDPOINT"):
         assert part in done.stderr
@@ -256,7 +193,8 @@ def test_without_hub_and_data_there_is_one_message(checkpoint_folder: Path, tmp_
         (["--model", "./nowhere"], "no checkpoint folder at ./nowhere"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--tasks", "T3Reranking"], "T2Reranking"),
-        (["--precision", "exact"], "exact"),
+        (["--tasks", ""], "'' names no task"),
+        (["--dtype", "exact"], "exact"),
         (["--device", "abacus"], "no device 'abacus'"),
         (["--memory", "much"], "--memory is 'much': give a size with its unit"),
         (["--memory", "50MB"], "the host budget is 0.05 GB"),
@@ -266,13 +204,13 @@ def test_without_hub_and_data_there_is_one_message(checkpoint_folder: Path, tmp_
 def test_a_mistake_is_one_message_and_exit_code_2(
     options: list[str], message: str, checkpoint_folder: Path, tmp_path: Path
 ) -> None:
-    data = write_lists(tmp_path / "lists.jsonl.gz")
+    data = write_few_lists(tmp_path / "lists.jsonl")
     given = {"--model": str(checkpoint_folder), "--data": str(data), "--output": str(tmp_path)}
     if options[0] == "--tasks":
         del given["--data"]
     given |= dict([options])
     done = listcon_eval("run", *(word for pair in given.items() for word in pair), code=2)
-    assert message in " ".join(done.stderr.split())
+    assert message in one_line(done.stderr)
     assert done.stdout == ""
 
 
@@ -281,47 +219,49 @@ def test_doctor_says_what_is_missing_and_what_is_there(checkpoint_folder: Path, 
     done = listcon_eval("doctor", "-m", checkpoint_folder, "--data", data)
     assert "FAIL" not in done.stdout
     assert "9 queries" in done.stdout
-    assert "encoded by packed" in done.stdout or "encoded by onednn" in done.stdout
-    done = listcon_eval("doctor", "-m", checkpoint_folder, "--tasks", "T2Reranking", code=1, HF_HOME=str(tmp_path))
-    assert "FAIL  data of T2Reranking" in done.stdout
-    assert "FAIL  checkpoint ./nowhere" in listcon_eval("doctor", "-m", "./nowhere", "--data", data, code=1).stdout
+    assert "listconranker" in done.stdout
+    assert "FAIL" not in listcon_eval("doctor", "-m", "bm25", "--data", data).stdout
+    assert "FAIL  model ./nowhere" in listcon_eval("doctor", "-m", "./nowhere", "--data", data, code=1).stdout
+    home = {"HF_HOME": str(tmp_path)}
+    absent = cold(COMMAND, "doctor", "-m", checkpoint_folder, "--tasks", "T2Reranking", code=1, environment=home)
+    assert "FAIL  data of T2Reranking" in absent.stdout
 
 
 def test_the_published_table_needs_no_results(tmp_path: Path) -> None:
     printed = listcon_eval("table", tmp_path, "--published", "--format", "markdown").stdout
     row = next(line for line in printed.splitlines() if "ListConRanker" in line and "iterative" in line)
-    assert [cell.strip() for cell in row.split("|")[3:-1]] == [
-        "published",
-        "90.55",
-        "89.38",
-        "**43.88**",
-        "69.17",
-        "**73.25**",
-    ]
-    assert "no results at" in listcon_eval("table", tmp_path, code=2).stderr
+    cells = [cell.strip() for cell in row.split("|")[3:-1]]
+    assert cells == ["published, 2852d459b0e394", "90.55", "89.38", "**43.88**", "69.17", "**73.25**"]
 
 
-@pytest.mark.parametrize("verb", [[], ["run"], ["table"], ["tasks"], ["doctor"]])
-def test_help_is_quick_and_has_examples(verb: list[str]) -> None:
-    printed = listcon_eval(*verb, "--help").stdout
-    assert not verb or "Examples:" in printed
-    loaded = run(
-        sys.executable,
-        "-c",
-        "import sys, listcon_eval.cli; print([m for m in ('torch', 'mteb', 'pandas') if m in sys.modules])",
-    ).stdout
-    assert loaded.strip() == "[]"
+@pytest.mark.parametrize("verb", ["run", "table", "tasks", "doctor", "clean", "compare", "show", "check", "report"])
+def test_help_has_examples(verb: str) -> None:
+    assert "Examples:" in listcon_eval(verb, "--help").stdout
+
+
+def test_help_is_quick() -> None:
+    code = "import sys, listcon_eval.cli; print([m for m in ('torch', 'mteb', 'pandas') if m in sys.modules])"
+    assert cold(sys.executable, "-c", code).stdout.strip() == "[]"
+    assert "Usage" in cold(sys.executable, "-m", "listcon_eval", "--help").stdout
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "latin-1", "cp1252", "ascii"])
+def test_output_that_a_terminal_cannot_show_is_no_error(encoding: str, tmp_path: Path) -> None:
+    data = write_few_lists(tmp_path / "列表ä.jsonl")
+    environment = {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [COMMAND, "run", "-m", "bm25", "--data", f"列表ä={data}", "--output", tmp_path],
+        capture_output=True,
+        env={**os.environ, **environment},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [folder.name for folder in run_folders(tmp_path)] == ["列表ä"]
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as closed:
-        done = subprocess.run(
-            [Path(sys.executable).parent / "listcon-eval", "tasks"],
-            stdout=closed,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=300,
-        )
+        done = subprocess.run([COMMAND, "tasks"], stdout=closed, stderr=subprocess.PIPE, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (1, "")

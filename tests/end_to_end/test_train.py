@@ -1,122 +1,99 @@
-"""Training as its users start it, and as they lose it: killed at any moment, and gone on with."""
+"""`listcon-eval train` as users start it: over two processes, killed and resumed, and with mistakes."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from lessons import write_lessons, write_tiny_encoder
+from command import cold, listcon_eval, one_line
 from listcon_eval.model import load_checkpoint
+from listcon_eval.train.arguments import parse_arguments
+from listcon_eval.train.run import train
+from synthetic_lists import write_encoder, write_lists
 
-COMMAND = str(Path(sys.executable).parent / "listcon-eval")
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+ONE = (sys.executable, "-m", "listcon_eval")
+TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "listcon_eval")
 
 
 def arguments(folder: Path, output: str, *more: str) -> list[str]:
-    """A run through all three stages: 6 + 6 + 24 steps."""
-    data = write_lessons(folder / "lessons.jsonl")
-    config = write_tiny_encoder(folder / "tiny.json")
     return [
-        *(COMMAND, "train", "--data", str(data), "--encoder-config", str(config), "--output", str(folder / output)),
-        *("--minimum-count", "1", "--max-length", "32", "--eval-split", "0.2", "--device", "cpu"),
-        *("--contrastive-epochs", "3", "--contrastive-batch", "5", "--hard-negatives", "1", "--micro-batch", "2"),
-        *("--stage-1-epochs", "3", "--stage-1-batch", "5", "--stage-1-lr", "0.001", "--save-every", "3"),
-        *("--stage-2-epochs", "6", "--stage-2-batch", "3", "--stage-2-lr", "0.001", "--list-size", "4"),
+        *("train", "--data", str(folder / "lists.jsonl"), "--encoder", str(folder / "encoder")),
+        *("--output_dir", str(folder / output), "--pooled_cache", str(folder / f"{output}-cache")),
+        *("--max_length", "32", "--eval_split", "0.1", "--list_size", "4", "--use_cpu", "--disable_tqdm", "true"),
         *more,
     ]
 
 
-def finish(command: list[str], code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
-    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_lists(tmp_path / "lists.jsonl", queries=14)
+    write_encoder(tmp_path / "encoder", dropout=0.0)
+    return tmp_path
 
 
-def read(log: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    for line in lines:
-        line.pop("lists_per_second", None)
-    return lines
+@pytest.mark.parametrize("freeze", ["none", pytest.param("encoder", marks=pytest.mark.slow)])
+def test_two_processes_train_the_weights_of_one(freeze: str, folder: Path) -> None:
+    """13 lists in steps of 8: with two processes, three copies fill up the last step, and do not count."""
+    options = ["--freeze", freeze, "--list_dropout", "0", "--num_train_epochs", "2"]
+    options += ["--optim", "sgd", "--learning_rate", "0.1", "--max_grad_norm", "0"]
+    micro = ("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2")
+    done = cold(*TWO, *arguments(folder, "two", *options, *micro))
+    assert done.stdout.splitlines()[-1] == str(folder / "two" / "model")
+    assert done.stdout.count("best MAP") == 1
+    models = {"two": load_checkpoint(folder / "two" / "model").model.state_dict()}
+    one = ("--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "1")
+    for name, more in (("one", ()), ("none", ("--learning_rate", "0"))):
+        trained = train(parse_arguments(arguments(folder, name, *options, *one, *more)[1:]))
+        models[name] = load_checkpoint(trained.folder).model.state_dict()
+    difference, change = (
+        max((models["one"][key] - models[other][key]).abs().max().item() for key in models["one"])
+        for other in ("two", "none")
+    )
+    assert change > 0.05
+    assert difference < 1e-4 * change
 
 
-def kill_after(command: list[str], log: Path, steps: int) -> None:
-    """Start a command and kill it, with no chance to clean up, as soon as its log has that many steps."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
-    end = time.monotonic() + 120
-    try:
-        while not log.exists() or log.read_bytes().count(b'"event": "step"') < steps:
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_weights(folder: Path) -> None:
+    write_encoder(folder / "encoder", dropout=0.1)
+    options = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2", "--num_train_epochs", "6"]
+    options += ["--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3"]
+    cold(*ONE, *arguments(folder, "whole", *options))
+    command = [*ONE, *arguments(folder, "killed", *options, "--resume_from_checkpoint", "true")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as process:
+        end = time.monotonic() + 120
+        while not list((folder / "killed").glob("checkpoint-*/trainer_state.json")):
             assert process.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < end
             time.sleep(0.005)
-    finally:
         process.send_signal(signal.SIGKILL)
-        process.wait()
+    assert not (folder / "killed" / "model").exists()
+    cold(*command)
+    whole, killed = (load_checkpoint(folder / name / "model").model.state_dict() for name in ("whole", "killed"))
+    assert all(torch.equal(whole[key], killed[key]) for key in whole)
 
 
-def test_a_run_killed_in_every_stage_ends_as_one_left_alone(tmp_path: Path) -> None:
-    whole = tmp_path / "whole"
-    printed = finish(arguments(tmp_path, "whole", "--repeat", "q1=2")).stdout.splitlines()
-    assert printed[0].startswith("best MAP ")
-    assert printed[1:] == [str(whole / name) for name in ("log.jsonl", "curves.png", "last", "best")]
-
-    torn = tmp_path / "torn"
-    command = arguments(tmp_path, "torn", "--repeat", "q1=2", "--resume")  # nothing is there to go on with at first
-    for steps in (3, 9, 22):
-        kill_after(command, torn / "log.jsonl", steps)
-        assert not (torn / "last").exists()
-    finish(command)
-    for name in ("best", "last"):
-        one, other = (load_checkpoint(folder / name).model.state_dict() for folder in (whole, torn))
-        assert all(torch.equal(one[key], other[key]) for key in one)
-    assert read(torn / "log.jsonl") == read(whole / "log.jsonl")
-
-
-def test_the_checkpoint_is_one_that_run_takes(tmp_path: Path) -> None:
-    data = tmp_path / "lessons.jsonl"
-    finish([*arguments(tmp_path, "out"), "--eval-data", f"lessons={data}", "--quiet"])
-    evaluated = [line for line in read(tmp_path / "out" / "log.jsonl") if line["event"] == "evaluation"]
-    assert all(line["map"].keys() == {"lessons", "set aside"} for line in evaluated)
-    options = (
-        "--data",
-        f"lessons={data}",
-        "--mode",
-        "iterative",
-        "--precision",
-        "precise",
-        "--output",
-        str(tmp_path),
-        "--max-length",
-        "32",
-    )
-    finish([COMMAND, "run", "-m", str(tmp_path / "out" / "last"), *options, "--device", "cpu", "-q"])
-    (metrics,) = tmp_path.rglob("metrics.json")
-    value = json.loads(metrics.read_text(encoding="utf-8"))["cmteb"]["map"]
-    assert value == pytest.approx(evaluated[-1]["map"]["lessons"], abs=1e-6)
+def test_help_fits_two_screens_and_needs_no_data() -> None:
+    done = listcon_eval("train", "--help")
+    assert len(done.stdout.splitlines()) <= 80
+    assert "Every option of transformers.TrainingArguments is accepted" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--model", "./nowhere"], "2 starting points were given"),
-        (["--repeat", "law"], "--repeat is 'law'"),
-        (["--repeat", "q=2", "--repeat", "q=3"], "--repeat is given twice for 'q'"),
-        (["--repeat", "q=0"], "are to come 0 times an epoch"),
-        (["--repeat", "law:=2"], "no training list has a query id that begins with 'law:'"),
-        (["--autocast", "bf16"], "autocast bf16 was asked for on the CPU"),
-        (["--stage-1-lr", "1e37", "--warm-up", "0", "--contrastive-epochs", "0"], "is not a number at stage 1"),
+        (["--learning_rate", "1e30", "--warmup_steps", "0", "--max_grad_norm", "0"], "is not a finite number at step"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_2(options: list[str], message: str, tmp_path: Path) -> None:
-    done = finish([*arguments(tmp_path, "out"), *options], code=2)
-    assert message in " ".join(done.stderr.split())
+def test_a_mistake_is_one_message_and_exit_code_2(options: list[str], message: str, folder: Path) -> None:
+    small = ("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2")
+    done = listcon_eval(*arguments(folder, "out", *small), *options, code=2)
+    assert message in one_line(done.stderr)
     assert done.stderr.count("error:") == 1
-    assert done.stdout == ""

@@ -6,6 +6,7 @@ list part, transformers' BertModel one unpadded text at a time the encoder part.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,12 @@ class Oracle:
         dtype: torch.dtype,
         max_length: int = 512,
     ) -> None:
-        self.tokenizer, self.max_length = tokenizer, max_length
+        self.tokenizer, self.max_length, self.dtype = tokenizer, max_length, dtype
         weights = {key: value.to(dtype) for key, value in model.state_dict().items()}
         self.weights = weights
         encoder = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
-        bert: nn.Module = BertModel(model.config.encoder, add_pooling_layer=False)
+        config: Any = model.config.encoder
+        bert: nn.Module = BertModel(config, add_pooling_layer=False)
         bert.load_state_dict(encoder)
         self.bert = bert.to(dtype).eval()
         layer = nn.TransformerEncoderLayer(
@@ -75,7 +77,8 @@ class Oracle:
             a = torch.relu(self._linear("linear_score2", torch.cat([f[0], f[i]])))
             b = torch.relu(self._linear("linear_score3", torch.cat([y[0], y[i]])))
             logit = self._linear("linear_score1", torch.cat([a, b]))
-            scores.append(float(torch.sigmoid(logit.double())))
+            # float16 is the published procedure: the logit is rounded to float16, and so is its sigmoid.
+            scores.append(float(torch.sigmoid(logit if self.dtype == torch.float16 else logit.double())))
         return scores
 
     def iterative(self, query: str, passages: Sequence[str]) -> list[float]:

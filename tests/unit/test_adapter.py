@@ -7,13 +7,19 @@ import mteb
 import pytest
 import torch
 from datasets import Dataset
-from mteb.models import CrossEncoderProtocol, SearchProtocol
+from mteb.models import CrossEncoderProtocol, ModelMeta, SearchProtocol
+from mteb.results import TaskResult
+from mteb.types import OutputDType
 
-from listcon_eval import ListConRanker
+from listcon_eval import ListConRanker, evaluate
 from listcon_eval.data import local_task
 from listcon_eval.errors import ListconError
-from listcon_eval.mteb_adapter import ListConSearch
-from listcon_eval.records import PRECISIONS
+from listcon_eval.mteb_adapter import ListConSearch, SystemSearch
+from listcon_eval.records import DTYPES
+from listcon_eval.systems.base import LoadOptions
+from listcon_eval.systems.baselines import Oracle
+from listcon_eval.systems.listconranker import ListConRankerSystem
+from run_files import write_few_lists
 from texts import random_list
 
 SIZES = {"one": 1, "two": 2, "long": 1002, "short": 25}
@@ -84,7 +90,7 @@ def test_a_score_that_is_no_number_names_task_and_query(ranker: ListConRanker, p
     try:
         with torch.no_grad():
             bias.fill_(float("nan"))
-        with pytest.raises(ListconError, match="T2Reranking, query one: 1 of 1 scores are not a number"):
+        with pytest.raises(ListconError, match="T2Reranking, query one: 1 of 1 scores are not"):
             search(ranker, parts)
     finally:
         with torch.no_grad():
@@ -104,21 +110,48 @@ def test_the_second_mode_encodes_nothing_again(ranker: ListConRanker, tmp_path: 
     )
     task = local_task(tmp_path / "own.jsonl")
     told: list[tuple[str, int, int]] = []
-    model = ListConSearch(ranker, progress=lambda *row: told.append(row))
+    system = ListConRankerSystem(ranker)
     for mode in ("conventional", "iterative", "conventional"):
-        model.mode = mode
+        model = SystemSearch(system, mode, progress=lambda *row: told.append(row))
         mteb.evaluate(model, task.mteb_task, cache=None, show_progress_bar=False)
     assert [row for row in told if row[0] == "encode"] == [("encode", 4, 4)]
     assert [row for row in told if row[0] == "list"] == [("list", 3, 3)] * 3
 
 
-def test_modes_and_precisions_have_experiment_names_of_their_own(checkpoint_folder: Path) -> None:
+def test_mteb_and_the_harness_give_the_same_numbers(
+    checkpoint_folder: Path, ranker: ListConRanker, tmp_path: Path
+) -> None:
+    task = local_task(write_few_lists(tmp_path / "few.jsonl"))
+    options = LoadOptions(device="cpu", dtype="float32")
+    for result in evaluate(str(checkpoint_folder), [task], output=tmp_path, options=options).results:
+        model = ListConSearch(ranker, result.mode)  # type: ignore[arg-type]
+        found = mteb.evaluate(model, task.mteb_task, cache=None, show_progress_bar=False)[0]
+        own = TaskResult.from_disk(result.folder / "few.json")
+        assert found.scores["test"][0]["map_at_1000"] == result.mteb["map_at_1000"]
+        (here,), (there,) = own.scores["test"], found.scores["test"]
+        for name in [name for name in here if "nauc" not in name and name not in ("hf_subset", "languages")]:
+            assert here[name] == pytest.approx(there[name], abs=1e-6), name
+
+
+def test_the_oracle_is_refused_since_mteb_hands_over_no_judgements() -> None:
+    with pytest.raises(ListconError, match="judgements"):
+        SystemSearch(Oracle())
+
+
+def test_modes_and_dtypes_have_experiment_names_of_their_own(checkpoint_folder: Path) -> None:
     names = set()
-    for precision in PRECISIONS:
-        ranker = ListConRanker.from_pretrained(checkpoint_folder, precision=precision)
+    for dtype in DTYPES[1:]:
+        ranker = ListConRanker.from_pretrained(checkpoint_folder, device="cpu", dtype=dtype)
         names |= {ListConSearch(ranker, mode).mteb_model_meta.experiment_name for mode in ("conventional", "iterative")}
     assert len(names) == 6
-    assert "mode_iterative__precision_precise" in names
+    assert "dtype_float32__mode_iterative" in names
+
+
+def test_mteb_validates_the_metadata(ranker: ListConRanker) -> None:
+    meta = ListConSearch(ranker).mteb_model_meta
+    again = ModelMeta.model_validate(meta.to_dict())
+    assert (again.name, again.similarity_fn_name) == (meta.name, None)
+    assert meta.output_dtypes == OutputDType.FLOAT32
 
 
 def test_a_short_max_length_is_part_of_the_name(checkpoint_folder: Path) -> None:

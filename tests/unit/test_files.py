@@ -1,13 +1,28 @@
-"""Files are whole or absent, and JSON is strict."""
+"""Files and folders are whole or absent, whenever a process is killed, and JSON is strict."""
 
+import os
+import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import pytest
 
 from listcon_eval.errors import ListconError
-from listcon_eval.files import check_writable, sha256_of, write_json, write_jsonl, write_text
-from listcon_eval.results.layout import find_runs, read_run, results_folder
+from listcon_eval.files import (
+    check_writable,
+    restore_swapped,
+    sha256_of_folder,
+    sha256_of_texts,
+    swapped_folder,
+    write_json,
+    write_text,
+)
+from listcon_eval.results import results_folder
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -19,21 +34,27 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-def test_a_number_that_is_none_is_no_json(tmp_path: Path) -> None:
+def test_nan_is_not_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "file.json", {"a": float("nan")})
-    with pytest.raises(ValueError, match="JSON"):
-        write_jsonl(tmp_path / "file.jsonl", [{"a": float("inf")}])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_hash_follows_names_and_contents(tmp_path: Path) -> None:
-    one, two = write_text(tmp_path / "a", "x"), write_text(tmp_path / "b", "y")
-    assert sha256_of([one, two]) == sha256_of([two, one])
-    before = sha256_of([one, two])
-    write_text(two, "z")
-    assert sha256_of([one, two]) != before
-    assert sha256_of([one]) != sha256_of([one.rename(tmp_path / "c")])
+def test_the_hash_of_a_folder_follows_names_and_contents(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "x")
+    write_text(tmp_path / "sub" / "b.txt", "y")
+    write_text(tmp_path / ".DS_Store", "of no interest")
+    before = sha256_of_folder(tmp_path, [".txt"])
+    write_text(tmp_path / ".DS_Store", "changed")
+    assert sha256_of_folder(tmp_path, [".txt"]) == before
+    write_text(tmp_path / "sub" / "b.txt", "z")
+    changed = sha256_of_folder(tmp_path, [".txt"])
+    (tmp_path / "a.txt").rename(tmp_path / "c.txt")
+    assert len({before, changed, sha256_of_folder(tmp_path, [".txt"])}) == 3
+
+
+def test_the_hash_of_texts_knows_where_they_end() -> None:
+    assert sha256_of_texts(["ab", "c"]) != sha256_of_texts(["a", "bc"]) != sha256_of_texts(["abc"])
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
@@ -47,10 +68,66 @@ def test_results_is_the_folder_itself_or_the_one_inside(tmp_path: Path) -> None:
     assert results_folder(tmp_path) == tmp_path / "results"
 
 
-def test_a_broken_run_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "results" / "m" / "r" / "experiments" / "e" / "task" / "metrics.json"
-    write_text(path, '{"task": 1}')
-    with pytest.raises(ListconError, match=r"metrics\.json cannot be read as a run's metrics"):
-        read_run(path.parent)
-    with pytest.raises(ListconError, match="run the evaluation again"):
-        list(find_runs(tmp_path))
+def swap(folder: Path, content: str) -> None:
+    with swapped_folder(folder) as staged:
+        write_text(staged / "a.txt", content)
+        write_text(staged / "sub" / "b.txt", content)
+
+
+def contents(folder: Path) -> set[str]:
+    return {path.read_text() for path in folder.rglob("*.txt")}
+
+
+def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "run"
+    swap(folder, "old")
+    write_text(folder / "only-old.txt", "old")
+    swap(folder, "new")
+    assert contents(folder) == {"new"}
+    assert sorted(path.name for path in folder.rglob("*")) == ["a.txt", "b.txt", "sub"]
+    assert list(folder.parent.iterdir()) == [folder]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
+def test_an_error_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    swap(folder, "old")
+    with pytest.raises(KeyError), swapped_folder(folder) as staged:
+        write_text(staged / "a.txt", "new")
+        raise KeyError
+    assert contents(folder) == {"old"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("had_old", [True, False])
+@pytest.mark.parametrize("moment", range(4))
+def test_a_kill_at_any_moment_of_the_swap_leaves_the_old_or_the_new(
+    moment: int, had_old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fork, and end the child without any cleaning up before its n-th rename or removal."""
+    folder = tmp_path / "run"
+    if had_old:
+        swap(folder, "old")
+    child = os.fork()
+    if not child:
+        left = [moment]
+
+        def counted(call: Callable[P, R]) -> Callable[P, R]:
+            def run(*args: P.args, **kwargs: P.kwargs) -> R:
+                if not left[0]:
+                    os._exit(9)
+                left[0] -= 1
+                return call(*args, **kwargs)
+
+            return run
+
+        shutil.rmtree = counted(shutil.rmtree)  # type: ignore[assignment]
+        Path.rename = counted(Path.rename)  # type: ignore[method-assign]
+        swap(folder, "new")
+        os._exit(0)
+    os.waitpid(child, 0)
+    restore_swapped(folder)
+    assert contents(folder) in ([{"old"}, {"new"}] if had_old else [set(), {"new"}])
+    swap(folder, "rerun")
+    assert contents(folder) == {"rerun"}
+    assert list(tmp_path.iterdir()) == [folder]

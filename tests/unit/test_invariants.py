@@ -90,7 +90,11 @@ def test_what_no_round_changes_and_the_rest_are_the_logits(ranker: ListConRanker
     valid = torch.arange(9)[None] < torch.tensor([9, 5, 2])[:, None]
     with torch.inference_mode():
         whole = ranker.model.logits(features, valid)
-        parts = ranker.model.logits_before(features) + ranker.model.logits_after(features, valid)
+        parts = (
+            ranker.model.pointwise_logits(features)
+            + ranker.model.listwise_logits(features, valid)
+            + ranker.model.linear_score1.bias
+        )
     torch.testing.assert_close(parts, whole, rtol=0, atol=TOLERANCE)
     assert float(whole.std()) > 0.1
 

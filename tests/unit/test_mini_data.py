@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-import build_mini_benchmark as build
 import pytest
+
+import build_mini_benchmark as build
 from build_mini_benchmark import HERE, TASKS, Row, read_passages, read_queries, render
 
 NAMES = [task.name for task in TASKS]
@@ -38,7 +39,7 @@ def test_building_twice_gives_the_same_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fewest_queries", "shortest", "longest"),
+    ("name", "min_queries", "min_size", "max_size"),
     [
         ("MiniMedicalA", 40, 50, 51),
         ("MiniMedicalB", 40, 50, 51),
@@ -46,12 +47,12 @@ def test_building_twice_gives_the_same_text() -> None:
         ("MiniSearch", 60, 2, 40),
     ],
 )
-def test_shapes(rows_of: dict[str, list[Row]], name: str, fewest_queries: int, shortest: int, longest: int) -> None:
+def test_shapes(rows_of: dict[str, list[Row]], name: str, min_queries: int, min_size: int, max_size: int) -> None:
     rows = rows_of[name]
-    assert len(rows) >= fewest_queries
+    assert len(rows) >= min_queries
     sizes = [len(documents(row)) for row in rows]
-    assert min(sizes) >= shortest
-    assert max(sizes) <= longest
+    assert min(sizes) >= min_size
+    assert max(sizes) <= max_size
     for row in rows:
         assert list(row) == ["query_id", "query", "positive", "negative"]
         assert row["positive"]

@@ -16,7 +16,7 @@ LISTS = [random_list(3, seed=1), random_list(30, seed=2)]
 
 def test_the_published_interface(checkpoint_folder: Path) -> None:
     ranker = ListConRanker(checkpoint_folder, use_fp16=True, list_transformer_layer=2)
-    assert ranker.precision == "published"
+    assert ranker.dtype == "float32"  # "auto" on a CPU
     scores = ranker.compute_score(LISTS)
     assert [len(row) for row in scores] == [3, 30]
     assert all(type(score) is float and 0 < score < 1 for row in scores for score in row)
@@ -26,8 +26,8 @@ def test_the_published_interface(checkpoint_folder: Path) -> None:
 
 def test_both_interfaces_agree(checkpoint_folder: Path) -> None:
     old = ListConRanker(str(checkpoint_folder), use_fp16=False)
-    new = ListConRanker.from_pretrained(checkpoint_folder, precision="precise")
-    assert old.precision == new.precision == "precise"
+    new = ListConRanker.from_pretrained(checkpoint_folder, dtype="float32")
+    assert old.dtype == new.dtype == "float32"
     assert old.rank(LISTS, "iterative") == new.rank(LISTS, "iterative")
 
 
@@ -39,7 +39,7 @@ def test_a_wrong_number_of_layers_is_an_error(checkpoint_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "exact"}, "no precision 'exact': give one of published, precise, bfloat16"),
+        ({"dtype": "exact"}, "no dtype 'exact': give one of auto, float16, bfloat16, float32"),
         ({"device": "gpu"}, "no device 'gpu'"),
         ({"max_length": 513}, "max_length is 513: this encoder takes 3"),
         ({"max_length": 2}, "max_length is 2"),
@@ -60,9 +60,9 @@ def test_a_device_that_is_not_there_is_an_error(checkpoint_folder: Path) -> None
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_an_accelerator_agrees_with_the_cpu(checkpoint_folder: Path) -> None:
-    exact = ListConRanker.from_pretrained(checkpoint_folder, device="cpu", precision="precise")
-    precise = ListConRanker.from_pretrained(checkpoint_folder, device="cuda", precision="precise")
-    coarse = ListConRanker.from_pretrained(checkpoint_folder, device="cuda", precision="published")
+    exact = ListConRanker.from_pretrained(checkpoint_folder, device="cpu", dtype="float32")
+    precise = ListConRanker.from_pretrained(checkpoint_folder, device="cuda", dtype="float32")
+    coarse = ListConRanker.from_pretrained(checkpoint_folder, device="cuda", dtype="float16")
     assert coarse.model.linear_score1.weight.dtype == torch.float16
     expected = exact.compute_score(LISTS)
     for row, fine, rough in zip(expected, precise.compute_score(LISTS), coarse.compute_score(LISTS), strict=True):
@@ -80,21 +80,21 @@ def test_max_length_cuts_texts(checkpoint_folder: Path) -> None:
 
 def test_save_pretrained_keeps_every_score(ranker: ListConRanker, tmp_path: Path) -> None:
     folder = ranker.save_pretrained(tmp_path / "saved")
-    again = ListConRanker.from_pretrained(folder, device="cpu", precision="precise")
+    again = ListConRanker.from_pretrained(folder, device="cpu", dtype="float32")
     assert again.rank(LISTS, "iterative") == ranker.rank(LISTS, "iterative")
 
 
-def test_precise_ranks_by_logits_where_published_ties(checkpoint_folder: Path) -> None:
+def test_float32_ranks_by_logits_where_float16_ties(checkpoint_folder: Path) -> None:
     """Saturated scores: float32 sigmoids tie at 1, logits do not."""
     query, *passages = random_list(40, seed=3)
     distinct = {}
-    for precision in ("published", "precise"):
-        ranker = ListConRanker.from_pretrained(checkpoint_folder, device="cpu", precision=precision)
+    for dtype in ("float16", "float32"):
+        ranker = ListConRanker.from_pretrained(checkpoint_folder, device="cpu", dtype=dtype)
         with torch.no_grad():
             ranker.model.linear_score1.bias.add_(20)
-        distinct[precision] = len(set(ranker.compute_score([[query, *passages]])[0]))
-    assert distinct["published"] < 5
-    assert distinct["precise"] == 40
+        distinct[dtype] = len(set(ranker.compute_score([[query, *passages]])[0]))
+    assert distinct["float16"] < 5
+    assert distinct["float32"] == 40
 
 
 def test_every_distinct_text_is_encoded_once(ranker: ListConRanker) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import matplotlib.image
@@ -11,15 +12,14 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from listcon_eval.compare import Contestant
-from listcon_eval.errors import ListconError
-from listcon_eval.report import fonts, page
-from listcon_eval.report import material as material_room
-from listcon_eval.report.figures import INK, PALETTE, drawing
-from listcon_eval.report.page import check_installed, embedded_json
-from listcon_eval.report.plots import file_names, inline_svg, write_plots
-from listcon_eval.report.sections import Section, sections
-from unit.test_report_facts import both_modes, contestant, material
+from command import listcon_eval
+from listcon_eval.cli import report as verb
+from listcon_eval.comparison.systems import ComparedSystem
+from listcon_eval.report import figures, page, run_data
+from listcon_eval.report.figures import INK, PALETTE, drawing, file_names, inline_svg, write_plots
+from listcon_eval.report.page import embedded_json
+from listcon_eval.report.sections import sections
+from unit.test_report_facts import both_modes, results_for, system
 
 HOSTILE = '</script><script>alert(1)</script> $x$ _a "#0b6fa4" url(#b)'
 
@@ -33,33 +33,33 @@ def figure_of(text: str) -> Figure:
 
 
 def pixels(text: str, folder: Path) -> NDArray[np.float32]:
-    paths = write_plots(folder, {"t": [Section("f", "title", figure=figure_of(text))]})
+    paths = write_plots(folder, {"t": [("f", figure_of(text))]})
     return np.asarray(matplotlib.image.imread(paths[0]))
 
 
 @pytest.fixture
 def no_chinese_font(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without a Chinese font."""
-    fonts.chinese_font.cache_clear()
-    monkeypatch.setattr(fonts, "CHINESE_FONTS", ())
-    monkeypatch.setattr(fonts, "_FILES", ())
+    figures.chinese_font.cache_clear()
+    monkeypatch.setattr(figures, "CHINESE_FONTS", ())
+    monkeypatch.setattr(figures, "_FILES", ())
     yield
-    fonts.chinese_font.cache_clear()
+    figures.chinese_font.cache_clear()
 
 
 @pytest.fixture
 def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What every run's provenance says of its time."""
     spent: dict[str, float] = {}
-    monkeypatch.setattr(material_room, "read_provenance", lambda _record: {"seconds": spent})
+    monkeypatch.setattr(run_data, "read_provenance", lambda _: SimpleNamespace(seconds=spent, resumed_chunks=0))
     return spent
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_chinese_is_drawn_and_not_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    if fonts.chinese_font() is None:
+    if figures.chinese_font() is None:
         pytest.skip("no Chinese font on this machine")
-    assert fonts.missing_characters(["医疗问答，重排序 T2"]) == []
+    assert figures.missing_characters(["医疗问答，重排序 T2"]) == []
     box = "\U0010fff0"  # a private code point, which no font has
     boxes, chinese, other = (pixels(text, tmp_path) for text in (box, "医", "疗"))
     assert "no font here has" in caplog.text
@@ -73,7 +73,7 @@ def test_chinese_is_drawn_and_not_boxes(tmp_path: Path, caplog: pytest.LogCaptur
 @pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.usefixtures("no_chinese_font")
 def test_without_a_chinese_font_there_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert fonts.chinese_font() is None
+    assert figures.chinese_font() is None
     with caplog.at_level(logging.WARNING):
         boxes = pixels("医", tmp_path)
     assert np.array_equal(boxes, pixels("疗", tmp_path))  # both are boxes: what the other test would see
@@ -104,7 +104,7 @@ def test_a_figure_in_a_page_is_of_the_page() -> None:
 
 def test_every_section_has_a_figure_or_a_reason(seconds: dict[str, float]) -> None:
     seconds.update(load=9.0, encode=0.0, list=2.0, measure=3.0)
-    full = sections(material(*both_modes()))
+    full = sections(results_for(*both_modes()))
     assert [section.key for section in full] == ["ap", "modes", "length", "positions", "rounds", "time"]
     assert all(section.figure is not None and section.caption for section in full)
     time = full[-1]
@@ -113,29 +113,29 @@ def test_every_section_has_a_figure_or_a_reason(seconds: dict[str, float]) -> No
     assert time.numbers.rows[0][1:] == ("0.00", "2.00", "3.00", "5.00", "3", "1")
     assert any("a, b encoded nothing" in note for note in time.notes)
     seconds.clear()
-    single = sections(material(contestant("plain", {"q": ([0.1, 0.2], [0, 0], [0, 0])}, [0.0])))
+    single = sections(results_for(system("plain", {"q": ([0.1, 0.2], [0, 0], [0, 0])}, [0.0])))
     reasons = {section.key: section.absent for section in single if section.figure is None}
     assert sorted(reasons) == ["length", "modes", "positions", "rounds", "time"]
     assert "No run here used iterative inference" in (reasons["modes"] or "")
     assert "No candidate of this task is judged relevant" in (reasons["positions"] or "")
     assert "No run here says how long it took" in (reasons["time"] or "")
-    lonely = sections(material(both_modes()[1]))
+    lonely = sections(results_for(both_modes()[1]))
     assert "in both modes" in (next(s.absent for s in lonely if s.key == "modes") or "")
 
 
 @pytest.mark.usefixtures("seconds")
 def test_positions_say_what_the_order_of_the_data_is() -> None:
-    def notes(*runs: Contestant) -> str:
-        own = material(*runs)
+    def notes(*runs: ComparedSystem) -> str:
+        own = results_for(*runs)
         return " ".join(next(section.notes for section in sections(own) if section.key == "positions"))
 
     first = {"q": ([0.1, 0.2], [0, 0], [1, 0])}
-    assert "in 1 of 1 queries it lists the relevant ones first" in notes(contestant("plain", first, [0.5]))
-    bm25 = contestant("BM25", first, [0.5], mode="pointwise", kind="bm25")
-    assert "Before is the ranking of b: BM25" in notes(contestant("plain", first, [0.5]), bm25)
+    assert "in 1 of 1 queries it lists the relevant ones first" in notes(system("plain", first, [0.5]))
+    bm25 = system("BM25", first, [0.5], mode="pointwise", kind="bm25")
+    assert "Before is the ranking of b: BM25" in notes(system("plain", first, [0.5]), bm25)
     mixed = {"q": ([0.1, 0.2], [0, 0], [0, 1])}
-    assert "lists the relevant ones first" not in notes(contestant("plain", mixed, [0.5]))
-    trec = contestant("other", mixed, [0.5], mode=None, measure="mteb:map_at_1000")
+    assert "lists the relevant ones first" not in notes(system("plain", mixed, [0.5]))
+    trec = system("other", mixed, [0.5], mode=None, measure="mteb:map_at_1000")
     assert "no curve for before" in notes(trec)
 
 
@@ -156,8 +156,7 @@ def test_code_in_a_reason_is_code_and_the_rest_is_escaped() -> None:
     assert page._with_code("a <b> `run --x <y>` c") == "a &lt;b&gt; <code>run --x &lt;y&gt;</code> c"
 
 
-def test_a_missing_extra_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_installed()
-    monkeypatch.setattr(page, "find_spec", lambda name: None if name == "matplotlib" else object())
-    with pytest.raises(ListconError, match=r"needs matplotlib, .*`pip install 'listcon-eval\[report\]'`"):
-        check_installed()
+def test_a_missing_extra_is_one_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(verb, "find_spec", lambda name: None if name == "matplotlib" else object())
+    stderr = listcon_eval("report", tmp_path, code=2).stderr
+    assert "needs matplotlib, which is not installed: `pip install 'listcon-eval[report]'`" in stderr

@@ -3,26 +3,31 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from listcon_eval.data import Task, local_task
 from listcon_eval.errors import ListconError
 from listcon_eval.metrics import Measure
-from listcon_eval.records import NO_PRECISION
-from listcon_eval.report import Table, comparison
-from listcon_eval.report.block import has_block, markdown_block, update_block, with_block
+from listcon_eval.records import POINTWISE
+from listcon_eval.report.formats import as_csv, as_json, as_text, has_block, update_block, with_block
 from listcon_eval.report.page import page
-from listcon_eval.report.published import published_key
-from listcon_eval.report.styles import as_csv, as_json, as_latex, as_text
-from listcon_eval.results import RunRecord
+from listcon_eval.report.table import Table, comparison_tables, published_row, published_rows, read_tables
+from listcon_eval.results import Result, Signature
+from listcon_eval.results.environment import TIES
+from listcon_eval.results.records import METRICS, Setting
+from result_folders import change_json, evaluated, sealed_again, task_of
 
 TASKS = ("CMedQAv1-reranking", "CMedQAv2-reranking", "MMarcoReranking", "T2Reranking")
 ITERATIVE = (90.55, 89.38, 43.88, 69.17)
+CARD_REVISION = "2852d459b0e3942733da8756b809f3659649d5a6"
+REGISTRY_REVISION = "95ae6a5f422a916bc36520f0f3e198e7d91520a0"
 
 
-def record(
+def result(
     model: str,
     task: str = "own",
     percent: float = 50.0,
@@ -30,40 +35,56 @@ def record(
     official: bool = False,
     mode: str = "iterative",
     kind: str = "listconranker",
-    revision: str = "rev",
+    revision: str = CARD_REVISION,
     data: str = "r1",
     cmteb: Mapping[str, float] | None = None,
-) -> RunRecord:
-    return RunRecord(
+    versions: Mapping[str, str] | None = None,
+    dropped: int = 0,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> Result:
+    settings: dict[str, Setting] = {"mode": mode, **({"dtype": "float16"} if kind == "listconranker" else {})}
+    return Result(
         folder=Path(model) / task,
         task=task,
         is_official=official,
+        kind=kind,
         model=model,
         model_revision=revision,
-        mode=mode,
-        precision="published" if kind == "listconranker" else NO_PRECISION,
-        queries=1,
+        data_revision=data,
+        settings=settings,
+        queries=10,
+        dropped=dropped,
         cmteb=dict({"map": percent / 100} if cmteb is None else cmteb),
-        mteb={"map_at_1000": percent / 100},
-        signature=f"{task}@{data}|{model}",
-        kind=kind,
+        mteb={"map_at_1000": percent / 100, "ndcg_at_10": percent / 100},
+        ranges=dict(ranges or {}),
+        signature=Signature(
+            task=task,
+            data_revision=data,
+            model=model,
+            model_revision=revision,
+            settings=settings,
+            ties=TIES,
+            versions=dict(versions or {"mteb": "2.26.24"}),
+            device="cpu",
+        ),
+        finished=datetime(2026, 1, 1, tzinfo=UTC),
     )
 
 
-def official(model: str, values: tuple[float, ...] = ITERATIVE, **options: str) -> list[RunRecord]:
-    return [record(model, task, value, official=True, **options) for task, value in zip(TASKS, values, strict=False)]  # type: ignore[arg-type]
+def official(model: str, values: Sequence[float] = ITERATIVE, **options: str) -> list[Result]:
+    return [result(model, task, value, official=True, **options) for task, value in zip(TASKS, values, strict=False)]  # type: ignore[arg-type]
 
 
-def tables(*runs: RunRecord, published: bool = False, measure: str = "cmteb:map") -> list[Table]:
-    return comparison(runs, measure=Measure.parse(measure), with_published=published, official_order=TASKS)
+def tables(*runs: Result, published: bool = False, measure: str = "cmteb:map") -> list[Table]:
+    return comparison_tables(runs, measure=Measure.parse(measure), with_published=published)
 
 
-def test_a_measured_row_is_held_against_the_published_one_of_its_model_and_mode() -> None:
+def test_a_measured_row_is_held_against_the_published_one_of_its_model_revision_and_mode() -> None:
     near, far = (90.6549, 89.3, 43.88, 69.0), (91.0, 89.38, 43.88)
     (table,) = tables(
         *official("ByteDance/ListConRanker", near),
         *official("local/ListConRanker", far, revision="sha256-1"),
-        *official("someone/ListConRanker", revision="other"),
+        *official("someone/ListConRanker"),
         *official("ByteDance/ListConRanker", (90.2,), mode="conventional"),
     )
     first, second, third, fourth = table.differences
@@ -74,15 +95,86 @@ def test_a_measured_row_is_held_against_the_published_one_of_its_model_and_mode(
     assert fourth == {TASKS[0]: 0.0}
     text = as_text(table)
     assert "Difference to the published number, percent points (✓ within 0.1)" in text
-    line = next(line for line in text.split("Difference")[1].splitlines() if "rev" in line and "iterative" in line)
+    line = next(
+        line for line in text.split("Difference")[1].splitlines() if "ByteDance/" in line and "iterative" in line
+    )
     assert line.split()[-10:] == ["+0.10", "✓", "-0.08", "✓", "+0.00", "✓", "-0.17", "✗", "-0.04", "✓"]
 
 
-def test_other_data_and_other_measures_are_not_held_against_published_numbers() -> None:
-    (table,) = tables(record("ByteDance/ListConRanker", TASKS[0]))
+def test_each_revision_is_held_against_its_own_published_figures() -> None:
+    for revision, mmarco in ((CARD_REVISION, 43.884), (REGISTRY_REVISION, 44.303)):
+        values = (90.554, 89.376, mmarco, 69.149)
+        runs = official("ByteDance/ListConRanker", values, revision=revision)
+        (table,) = tables(*runs, measure="mteb:map_at_1000", published=True)
+        assert [row.source for row in table.rows[:2]] == ["published, 2852d459b0e394", "published, 95ae6a5f422a91"]
+        assert table.differences[2] == dict.fromkeys((*TASKS, "Avg."), 0.0)
+    # The card's cmteb figures are of its own revision
+    (table,) = tables(*official("ByteDance/ListConRanker", revision=REGISTRY_REVISION))
     assert table.differences == [{}]
-    (table,) = tables(*official("ByteDance/ListConRanker"), measure="mteb:map_at_1000")
+
+
+def test_figures_are_published_by_more_measures_than_map() -> None:
+    by_measure = {name: published_rows(Measure.parse(name)) for name in ("cmteb:mrr_10", "mteb:ndcg_at_10")}
+    assert [row.values["T2Reranking"] for row in by_measure["cmteb:mrr_10"]] == [80.0691489076]
+    assert [row.values["MMarcoReranking"] for row in by_measure["mteb:ndcg_at_10"]] == [50.565, 50.864]
+    (table,) = tables(published=True, measure="mteb:ndcg_at_10")
+    assert [row.revision for row in by_measure["mteb:ndcg_at_10"]] == [CARD_REVISION, REGISTRY_REVISION]
+    assert table.frame["Avg."].round(3).tolist() == [77.655, 77.73]
+
+
+def test_other_data_is_not_held_against_published_numbers() -> None:
+    (table,) = tables(result("ByteDance/ListConRanker", TASKS[0]))
     assert table.differences == [{}]
+
+
+def test_dropped_queries_and_open_ranges_are_said_below_cmtebs_table() -> None:
+    runs = [result("org/model", dropped=4, cmteb={"map": 0.5, "mrr_10": 0.6}, ranges={"mrr_10": (0.55, 0.7)})]
+    (table,) = tables(*runs)
+    assert table.notes == (
+        "model, iterative, own: 4 of 10 queries do not count, because they have no relevant or no other candidate",
+    )
+    (table,) = tables(*runs, measure="cmteb:mrr_10")
+    assert "any other order of them gives 55.00 to 70.00" in as_text(table)
+    assert tables(*runs, measure="mteb:map_at_1000")[0].notes == ()
+
+
+def test_a_terminal_shows_what_differs_between_signatures_and_nothing_else() -> None:
+    runs = [result("org/a", versions={"mteb": "2.26.0"}), result("org/b", versions={"mteb": "2.26.1", "torch": "2"})]
+    text = as_text(tables(*runs)[0])
+    assert "The signatures differ in mteb:" in text
+    assert "  b, iterative, measured, float16, 2852d459b0e394: mteb 2.26.1" in text
+    assert "ties" not in text
+    assert "torch" not in text
+    assert "differ" not in as_text(tables(result("org/a"), result("org/b"))[0])
+    assert as_text(tables(*runs)[0], "markdown").count("|ties:") == 2
+
+
+def test_a_table_keeps_to_the_terminal_and_cuts_no_number() -> None:
+    (table,) = tables(*official("ByteDance/ListConRanker"), published=True)
+    text = as_text(table, width=80).split("\n\n*:")[0]
+    assert max(map(len, text.splitlines())) <= 80
+    for value in (*ITERATIVE, "73.25*", "91.39*"):
+        assert str(value) in text
+    assert as_text(table, width=40) == as_text(table)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_table_never_shows_a_number_that_was_edited(sealed: bool, tmp_path: Path) -> None:
+    lists = {"one": [("a", 1), ("b", 0)], "two": [("a", 0), ("c", 1), ("d", 0)]}
+    first, _ = evaluated(tmp_path, [task_of(lists, local(tmp_path))])
+    (table,) = read_tables(tmp_path, "cmteb:map")
+    assert table.rows[0].values == {"own": pytest.approx(100 * first.cmteb["map"])}
+    change_json(first.file(METRICS), **{"cmteb.map": "high" if sealed else 0.99})
+    if sealed:  # then its content is still checked
+        sealed_again(first)
+    with pytest.raises(ListconError, match="cmteb.map" if sealed else "was changed after the run"):
+        read_tables(tmp_path, "cmteb:map")
+
+
+def local(folder: Path) -> Task:
+    path = folder / "own.jsonl"
+    path.write_text(json.dumps({"query": "q", "positive": ["a"], "negative": ["b"]}) + "\n", encoding="utf-8")
+    return local_task(path, name="own")
 
 
 @pytest.mark.parametrize(
@@ -97,9 +189,9 @@ def test_other_data_and_other_measures_are_not_held_against_published_numbers() 
     ],
 )
 def test_other_systems_have_no_mode_and_their_published_rows(model: str, published: str | None) -> None:
-    run = record(model, TASKS[0], official=True, mode="pointwise", kind="embedding")
-    key = published_key(run)
-    assert (key.model if key else None) == published
+    run = result(model, TASKS[0], official=True, mode=POINTWISE, kind="embedding", revision="rev")
+    row = published_row(run, Measure.parse("cmteb:map"))
+    assert (row.model if row else None) == published
     (table,) = tables(run)
     assert table.rows[0].mode == "-"
     assert table.rows[0].source == "measured, rev"
@@ -107,45 +199,44 @@ def test_other_systems_have_no_mode_and_their_published_rows(model: str, publish
 
 def test_the_best_is_bold_and_the_oracle_never_is() -> None:
     runs = [
-        record("local/oracle", "a", 100, kind="oracle", mode="pointwise"),
-        record("local/bm25-char", "a", 60.001, kind="bm25", mode="pointwise"),
-        record("local/bm25-char", "b", 10, kind="bm25", mode="pointwise"),
-        record("org/model", "a", 60.004),
-        record("local/random", "a", 20, kind="random", mode="pointwise"),
-        record("org/model", "c", 30),
+        result("local/oracle", "a", 100, kind="oracle", mode=POINTWISE),
+        result("local/bm25-char", "a", 60.001, kind="bm25", mode=POINTWISE),
+        result("local/bm25-char", "b", 10, kind="bm25", mode=POINTWISE),
+        result("org/model", "a", 60.004),
+        result("local/random", "a", 20, kind="random", mode=POINTWISE),
+        result("org/model", "c", 30),
     ]
     (table,) = tables(*runs)
     names = [row.model for row in table.rows]
     assert names == ["oracle (upper bound)", "BM25 (char)", "model", "random order"]
     # equal as printed is equal; a column with one number has no best
-    assert [row["a"] for row in table.best] == [False, True, True, False]
-    assert [any((row["b"], row["c"], row["Avg."])) for row in table.best] == [False] * 4
+    assert table.best == [set(), {"a"}, {"a"}, set()]
     assert as_text(table, "markdown").count("**60.00**") == 2
-    assert as_text(table).count("\x1b[1m60.00\x1b[0m") == 2
-    assert as_latex(table).count(r"\textbf{60.00}") == 2
+    assert as_text(table).count("60.00*") == 2
+    assert as_text(table, "latex").count(r"\textbf{60.00}") == 2
 
 
 def test_two_models_of_one_name_are_two_rows() -> None:
-    (table,) = tables(record("one/model", percent=1), record("two/model", percent=2))
+    (table,) = tables(result("one/model", percent=1), result("two/model", percent=2))
     assert [row.model for row in table.rows] == ["model, one/model", "model, two/model"]
     assert table.frame["own"].tolist() == [1, 2]
-    (table,) = tables(record("one/model"), record("one/model", mode="conventional"))
+    (table,) = tables(result("one/model"), result("one/model", mode="conventional"))
     assert [row.model for row in table.rows] == ["model", "model"]
 
 
 def test_two_data_sets_of_one_name_share_no_column() -> None:
-    (table,) = tables(record("one/model", percent=1, data="sha-a"), record("two/model", percent=2, data="sha-b"))
+    (table,) = tables(result("one/model", percent=1, data="sha-a"), result("two/model", percent=2, data="sha-b"))
     assert table.tasks == ("own@sha-a", "own@sha-b")
 
 
 def test_a_run_without_the_measure_is_left_out() -> None:
-    assert tables(record("org/model", cmteb={})) == []
-    assert len(tables(record("org/model", cmteb={}), measure="mteb:map_at_1000")) == 1
+    assert tables(result("org/model", cmteb={})) == []
+    assert len(tables(result("org/model", cmteb={}), measure="mteb:map_at_1000")) == 1
 
 
 def test_programs_get_percent_with_two_decimals() -> None:
     (first, second) = found = tables(
-        *official("ByteDance/ListConRanker"), record("org/a,b", percent=12.345), published=True
+        *official("ByteDance/ListConRanker"), result("org/a,b", percent=12.345), published=True
     )
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
     assert len(rows) == 8
@@ -159,16 +250,16 @@ def test_programs_get_percent_with_two_decimals() -> None:
     assert row["values"] == dict(zip((*TASKS, "Avg."), (*ITERATIVE, 73.25), strict=True))
     assert row["difference_to_published"]["Avg."] == {"difference": 0.0, "within_0.1": True}
     assert row["best_of"] == ["MMarcoReranking", "Avg."]
-    assert row["signatures"]["T2Reranking"] == "T2Reranking@r1|ByteDance/ListConRanker"
+    assert row["signatures"]["T2Reranking"] == str(official("ByteDance/ListConRanker")[3].signature)
     assert content["tables"][1]["rows"][0]["values"] == {"own": 12.35}
     assert (first.is_official, second.is_official) == (True, False)
 
 
 def test_names_do_not_break_markdown_or_latex() -> None:
-    (table,) = tables(record("org/a|b_c%", percent=1), record("org/d", percent=2))
+    (table,) = tables(result("org/a|b_c%", percent=1), result("org/d", percent=2))
     (row,) = [line for line in as_text(table, "markdown").splitlines() if "a\\|b" in line]
     assert row.count("|") == 6
-    latex = as_latex(table)
+    latex = as_text(table, "latex")
     assert r"a|b\_c\%" in latex
     for rule in ("toprule", "midrule", "bottomrule"):
         assert latex.count(rf"\{rule}") == 1
@@ -191,14 +282,14 @@ BLOCK = "head\r\nwrite `<!-- listcon-eval table -->` here\r\n<!-- listcon-eval t
 def test_the_readme_block_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_bytes(BLOCK.encode())
-    run = record("org/model")
-    update_block(path, markdown_block(tables(run), [run]))
+    run = result("org/model")
+    update_block(path, tables(run))
     text = path.read_bytes().decode()
     head, _, tail = text.partition("\r\nold\r\n" if "old" in text else "\r\n\r\n**Other data")
     assert head == BLOCK.partition("\r\nold")[0]
-    assert tail.endswith("- `own@r1|org/model`\r\n\r\n<!-- end -->\r\ntail")
+    assert tail.endswith(f"- `{run.signature}`\r\n\r\n<!-- end -->\r\ntail")
     assert "\n" not in text.replace("\r\n", "")
-    update_block(path, markdown_block(tables(run), [run]))
+    update_block(path, tables(run))
     assert path.read_bytes().decode() == text
 
 
@@ -216,16 +307,16 @@ def test_a_readme_that_cannot_be_changed_is_left_alone(text: str, reason: str, t
     path = tmp_path / "README.md"
     path.write_text(text)
     with pytest.raises(ListconError, match=reason):
-        update_block(path, "new")
+        update_block(path, [])
     assert path.read_text() == text
     with pytest.raises(ListconError, match="cannot be read"):
-        update_block(tmp_path / "nowhere.md", "new")
+        update_block(tmp_path / "nowhere.md", [])
 
 
 def test_a_block_is_found_whatever_ends_the_lines() -> None:
     for end in ("\n", "\r\n", "\r"):
         text = end.join(["a", "<!-- listcon-eval table -->", "<!-- end -->", "b"])
         assert has_block(text)
-        assert with_block(text, "new", Path("x")) == end.join(
-            ["a", "<!-- listcon-eval table -->", "", "new", "", "<!-- end -->", "b"]
+        assert with_block(text, [], Path("x")) == end.join(
+            ["a", "<!-- listcon-eval table -->", "", "", "", "<!-- end -->", "b"]
         )

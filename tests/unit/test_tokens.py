@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from checkpoints import bert_tokenizer
 from listcon_eval.inference import tokens as module
-from listcon_eval.inference.tokens import TextCutter
+from listcon_eval.inference.tokens import TextTokenizer
 
 TOKENIZER = bert_tokenizer()
 
@@ -58,7 +59,7 @@ def in_full(texts: list[str], max_length: int) -> list[list[int]]:
 def test_ids_are_those_of_the_whole_text(texts: list[str], max_length: int, slack: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_SLACK", slack)  # the shorter, the more texts are cut, and cut too short
-        rows = TextCutter(TOKENIZER, max_length)(texts)
+        rows = TextTokenizer(TOKENIZER, max_length)(texts)[0]
     assert [row.tolist() for row in rows] == in_full(texts, max_length)
     assert all(row.dtype == np.int32 for row in rows)
 
@@ -78,18 +79,18 @@ def test_ids_are_those_of_the_whole_text(texts: list[str], max_length: int, slac
     ids=["ideographs", "then a word", "a word", "a word first", "spaces first", "mixed", "marks first", "empty"],
 )
 def test_long_texts(text: str) -> None:
-    cutter = TextCutter(TOKENIZER, 512)
+    cutter = TextTokenizer(TOKENIZER, 512)
     assert cutter.cuts
-    assert [row.tolist() for row in cutter([text, "短"])] == in_full([text, "短"], 512)
+    assert [row.tolist() for row in cutter([text, "短"])[0]] == in_full([text, "短"], 512)
 
 
 def test_a_long_text_is_not_read_to_its_end() -> None:
     seen: list[int] = []
 
-    class Watched(TextCutter):
-        def _tokenised(self, texts: list[str]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
+    class Watched(TextTokenizer):
+        def _tokenized(self, texts: list[str]) -> tuple[list[NDArray[np.int32]], list[bool]]:
             seen.extend(map(len, texts))
-            return super()._tokenised(texts)
+            return super()._tokenized(texts)
 
     Watched(TOKENIZER, 512)(["中" * 100_000, " " * 600 + "中" * 1000, "短"])
     assert seen == [560, 600, 1, 1600]  # the second gave too few tokens and was tokenised again in full
@@ -99,7 +100,9 @@ def test_the_tokenizers_own_settings_stay() -> None:
     tokenizer = bert_tokenizer()
     tokenizer.backend_tokenizer.enable_truncation(5)
     tokenizer.backend_tokenizer.enable_padding(length=9)
-    assert [row.tolist() for row in TextCutter(tokenizer, 20)(["中国人民的生活"])] == in_full(["中国人民的生活"], 20)
+    assert [row.tolist() for row in TextTokenizer(tokenizer, 20)(["中国人民的生活"])[0]] == in_full(
+        ["中国人民的生活"], 20
+    )
     assert (tokenizer.backend_tokenizer.truncation or {})["max_length"] == 5
     assert (tokenizer.backend_tokenizer.padding or {})["length"] == 9
 
@@ -131,17 +134,17 @@ def changed(parts: dict[str, Any]) -> PreTrainedTokenizerFast:
 )
 def test_other_tokenizers_get_the_whole_text(parts: dict[str, Any]) -> None:
     tokenizer = changed(parts)
-    cutter = TextCutter(tokenizer, 20)
+    cutter = TextTokenizer(tokenizer, 20)
     assert not cutter.cuts
     text = "中文abc" * 60
-    assert cutter([text])[0].tolist() == tokenizer(text, truncation=True, max_length=20)["input_ids"]
+    assert cutter([text])[0][0].tolist() == tokenizer(text, truncation=True, max_length=20)["input_ids"]
 
 
 @pytest.mark.parametrize("added", [AddedToken("中文"), AddedToken("abc", single_word=True)])
 def test_added_tokens_that_reach_over_a_cut_forbid_it(added: AddedToken) -> None:
     tokenizer = bert_tokenizer()
     tokenizer.add_tokens([added])
-    assert not TextCutter(tokenizer, 20).cuts
+    assert not TextTokenizer(tokenizer, 20).cuts
 
 
 def test_real_texts(real_data: Callable[[str], Path]) -> None:
@@ -149,4 +152,4 @@ def test_real_texts(real_data: Callable[[str], Path]) -> None:
         rows = [json.loads(line) for line in file]
     texts = [text for row in rows[:20] for text in (*row["positive"], *row["negative"])]
     assert any(len(text) > 560 for text in texts)
-    assert [row.tolist() for row in TextCutter(TOKENIZER, 512)(texts)] == in_full(texts, 512)
+    assert [row.tolist() for row in TextTokenizer(TOKENIZER, 512)(texts)[0]] == in_full(texts, 512)

@@ -2,18 +2,24 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pytest
 import torch
 
 from listcon_eval import ListConRanker
-from listcon_eval.inference.workers import Workers, workers_on
+from listcon_eval.inference.devices import Workers, workers_on
 from listcon_eval.records import MODES, Mode
 from texts import random_list
 
 CPU = torch.device("cpu")
+T = TypeVar("T")
+
+
+def results(workers: Workers, work: Callable[[int], T], parts: Sequence[int]) -> list[T]:
+    return [future.result() for future in workers.start(work, parts)]
 
 
 @pytest.fixture(params=[2, 3])
@@ -27,7 +33,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 def test_results_come_in_the_order_of_the_parts(threads: int) -> None:
     with Workers(CPU) as workers:
         assert workers.count == threads
-        found = workers.map(lambda part: (part, threading.get_ident(), torch.get_num_threads()), range(50))
+        found = results(workers, lambda part: (part, threading.get_ident(), torch.get_num_threads()), range(50))
     assert [part for part, _, _ in found] == list(range(50))
     assert {number for _, _, number in found} == {1}
     assert threading.get_ident() not in {thread for _, thread, _ in found}
@@ -36,7 +42,7 @@ def test_results_come_in_the_order_of_the_parts(threads: int) -> None:
 
 def test_a_single_part_has_all_threads(threads: int) -> None:
     with Workers(CPU) as workers:
-        assert workers.map(lambda _: (threading.get_ident(), torch.get_num_threads()), [0]) == [
+        assert results(workers, lambda _: (threading.get_ident(), torch.get_num_threads()), [0]) == [
             (threading.get_ident(), threads)
         ]
         assert torch.get_num_threads() == 1
@@ -62,7 +68,7 @@ def test_an_error_is_raised_and_leaves_torch_as_it_was(threads: int) -> None:
 
     for parts in ([7], [7, 8]):
         with pytest.raises(KeyError, match="7"), Workers(CPU) as workers:
-            workers.map(fail, parts)
+            results(workers, fail, parts)
         assert torch.get_num_threads() == threads
 
 
@@ -87,7 +93,7 @@ def test_one_worker_works_in_the_calling_thread() -> None:
     assert workers_on(CPU) == torch.get_num_threads() == 1  # as the tests are set up
     assert workers_on(torch.device("cuda")) == 1
     with Workers(CPU) as workers:
-        assert workers.map(lambda _: threading.get_ident(), [1, 2]) == [threading.get_ident()] * 2
+        assert results(workers, lambda _: threading.get_ident(), [1, 2]) == [threading.get_ident()] * 2
         [failed] = workers.start(lambda part: 1 // part, [0])
     with pytest.raises(ZeroDivisionError):
         failed.result()

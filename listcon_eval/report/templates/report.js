@@ -67,15 +67,16 @@
     list.replaceChildren();
     shown = 0;
     showMore();
-    tell();
+    describe();
   }
 
-  function tell() {
+  function describe() {
     const data = own(), here = Object.keys(data.passages).length;
     const parts = [`${found.length} of ${data.queries.length} queries.`];
     if (here < data.queries.length)
       parts.push(`Passages are here for ${here} of them, the worst and the most moved (--queries).`);
     parts.push(`The best ${data.top} passages of a run are shown (--top).`);
+    if (data.left_out) parts.push(`${data.left_out} queries are not here: ${data.measure} leaves out those without a relevant or without another candidate.`);
     if (data.cut) parts.push(`${data.cut} passages are cut to their beginning.`);
     if (data.no_texts) parts.push(`Passages have ids only: ${data.no_texts}.`);
     if (compared() === null && (order.value === "moved" || show.value === "fell" || show.value === "rose"))
@@ -126,7 +127,11 @@
   function ranking(passages, system) {
     const box = element("section", "ranking"), about = own().systems[system];
     box.append(element("h4", "", `${about.letter}: ${about.name}`));
-    const ranks = passages.ranks[system].map(([from, to]) => (from === to ? `${from}` : `${from} to ${to} (tied)`));
+    const rankText = (rank) => {
+      if (rank === null) return "not retrieved";
+      return rank[0] === rank[1] ? `${rank[0]}` : `${rank[0]} to ${rank[1]} (tied)`;
+    };
+    const ranks = passages.ranks[system].map(rankText);
     const said = ranks.length > 12 ? `${ranks.slice(0, 12).join(", ")}, ...` : ranks.join(", ");
     box.append(element("p", "note", ranks.length ? `Relevant passages at rank ${said}.` : "No relevant passage among the candidates."));
     const items = element("ol");

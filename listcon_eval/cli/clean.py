@@ -1,0 +1,36 @@
+"""`listcon-eval clean`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from listcon_eval.cli.console import echo, handle_errors
+from listcon_eval.errors import ListconError
+
+
+@handle_errors
+def clean(
+    results: Annotated[Path, typer.Argument(help="The folder that `run --output` named.")] = Path("results"),
+    yes: Annotated[bool, typer.Option("--yes", help="Remove the folders; without it they are only listed.")] = False,
+) -> None:
+    """Remove what no result needs: older runs of what was run again, and the chunks of interrupted runs.
+
+    Chunks of a run that is at work are left alone.
+
+    Examples:
+      listcon-eval clean                # list what would be removed
+
+      listcon-eval clean results --yes
+    """
+    from listcon_eval.results.store import remove, results_folder, superseded
+
+    root = results_folder(results)
+    if not root.is_dir():
+        raise ListconError(f"{root}: no such folder; give the folder of the results, or the --output of the runs")
+    folders = superseded(root)
+    for folder in folders:
+        if yes:
+            remove(folder)
+        echo(str(folder))
+    echo(f"removed: {len(folders)}" if yes else f"to remove, with --yes: {len(folders)}")

@@ -1,0 +1,62 @@
+"""`listcon-eval table`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from listcon_eval.cli.console import echo, echo_json, handle_errors
+from listcon_eval.errors import ListconError
+
+
+@handle_errors
+def table(
+    results: Annotated[Path, typer.Argument(help="The folder that `run --output` named.")] = Path("results"),
+    published: Annotated[
+        bool,
+        typer.Option("--published", help="Put the published figures by this measure, marked as published, first."),
+    ] = False,
+    measure: Annotated[
+        str, typer.Option("--measure", help="cmteb:map, cmteb:mrr_10, mteb:map_at_1000, ...")
+    ] = "cmteb:map",
+    style: Annotated[
+        Literal["terminal", "markdown", "latex", "csv"], typer.Option("--format", help="How to print the table.")
+    ] = "terminal",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")] = False,
+    readme: Annotated[
+        Path | None,
+        typer.Option(
+            "--readme",
+            help="A Markdown file whose lines between `<!-- listcon-eval table -->` and `<!-- end -->` become the "
+            "table; nothing else in it changes.",
+        ),
+    ] = None,
+) -> None:
+    """Print the comparison table of the results on disk: percent, the best of each column marked.
+
+    Only rows with a number for every task have an average. Rows of official tasks are compared with the published
+    figures of the same model, revision and mode: the difference, and whether it is within 0.1 point.
+
+    Examples:
+      listcon-eval table --published
+
+      listcon-eval table my-output --measure mteb:map_at_1000 --format latex
+
+      listcon-eval table --published --readme README.md
+    """
+    from listcon_eval.report import formats
+    from listcon_eval.report.table import read_tables
+    from listcon_eval.tables import terminal_width
+
+    if readme is not None and (as_json or style not in ("terminal", "markdown")):
+        raise ListconError("--readme writes Markdown: leave --format and --json out")
+    tables = read_tables(results, measure, with_published=published)
+    if readme is not None:
+        formats.update_block(readme, tables)
+        echo(str(readme))
+    elif as_json:
+        echo_json(formats.as_json(tables))
+    elif style == "csv":
+        echo(formats.as_csv(tables).rstrip("\n"))
+    else:
+        echo("\n\n".join(formats.as_text(shown, style, width=terminal_width()) for shown in tables))

@@ -1,0 +1,289 @@
+"""What a comparison holds, and the same as text: for the terminal, Markdown, LaTeX and programs.
+
+Significance marks follow ranx: every system has a letter, and a number carries the superscript letters of the systems
+that it is significantly better than.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from listcon_eval.comparison.statistics import Interval, WinCount
+from listcon_eval.metrics import Measure
+from listcon_eval.results import Signature
+from listcon_eval.tables import Style, code, escaped, heading, shortened, table
+
+LETTERS = "abcdefghijklmnop"
+SUPERSCRIPTS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖ"
+_MAX_RANKS = 6
+_QUERY_CELLS = 40
+_EXACT_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two systems on one task by one measure; differences are `other` minus `base`, query by query."""
+
+    base: int  # the place of the one among the systems
+    other: int  # the place of the other
+    measure: Measure
+    difference: Interval  # the mean difference, with its bootstrap interval
+    p: float  # the p-value of the paired randomisation test
+    corrected: float  # the same after Holm's correction over the pairs of this task and measure
+    wins: WinCount  # queries on which `other` wins, ties and loses
+
+
+@dataclass(frozen=True)
+class ChangedQuery:
+    """A query on which two systems differ."""
+
+    base: int  # the place of the one system
+    other: int  # the place of the other
+    query_id: str
+    query: str | None  # its text; None when no run of the task has it
+    before: float  # its value by `base`
+    after: float  # its value by `other`
+    ranks_before: tuple[int, ...]  # the ranks of its relevant passages by `base`, from 1
+    ranks_after: tuple[int, ...]  # the same by `other`
+
+
+@dataclass(frozen=True)
+class TaskComparison:
+    """One task's part of a comparison."""
+
+    task: str
+    queries: int  # how many queries it has
+    # the measures that every run of it has, in order; the first decides which queries changed
+    measures: Sequence[Measure]
+    means: Mapping[int, Mapping[Measure, Interval]]  # place of each system that ran the task -> measure -> its mean
+    signatures: Mapping[int, Signature]  # the same places -> what the numbers depend on
+    pairs: Sequence[Pair]  # the pairs that were tested
+    changed: Sequence[ChangedQuery]  # the queries that changed most
+    resamples: int  # the draws of its intervals and tests
+    exact: bool  # whether all sign assignments were counted instead
+    notes: Sequence[str]  # what has to be known of the numbers
+
+    def beaten_by(self, place: int, measure: Measure, level: float) -> list[int]:
+        """The places of the systems that the one at `place` is significantly better than."""
+        pairs = [pair for pair in self.pairs if pair.measure == measure and pair.corrected <= level]
+        beaten = [pair.base for pair in pairs if pair.other == place and pair.difference.mean > 0]
+        return sorted(beaten + [pair.other for pair in pairs if pair.base == place and pair.difference.mean < 0])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Systems, compared."""
+
+    labels: Sequence[str]
+    tasks: Sequence[TaskComparison]  # the tasks that two systems or more have
+    not_compared: Mapping[str, str]  # tasks that one system alone has, with its name
+    level: float  # the corrected p-value up to which a difference is called significant
+    seed: int  # the seed of all draws
+
+    def as_text(self, style: Style = "terminal", *, width: int | None = None) -> str:
+        """The comparison for people, as `listcon-eval compare` prints it."""
+        return as_text(self, style, width=width)
+
+    def __str__(self) -> str:
+        return self.as_text()
+
+
+def as_text(comparison: Comparison, style: Style = "terminal", *, width: int | None = None) -> str:
+    """The comparison for people, in percent.
+
+    The first table of each task looks like this, `a` being significantly better than `b` by both measures:
+
+    ```text
+    Mini, 40 queries
+
+    #   Run   cmteb:map               mteb:map_at_1000
+    -------------------------------------------------------
+    a   new   64.50ᵇ [62.68, 66.30]   64.50ᵇ [62.68, 66.30]
+    b   old   54.50 [52.68, 56.30]    54.50 [52.68, 56.30]
+    ```
+
+    After it come the paired differences, the queries that changed most, and what the numbers depend on. `width` is
+    that of the terminal in cells; None: no limit.
+    """
+    parts = []
+    for task in comparison.tasks:
+        parts += [heading(f"{task.task}, {task.queries} queries", style), means_table(comparison, task, style, width)]
+        parts += [escaped(note, style) for note in task.notes]
+        if task.pairs:
+            parts += [heading(_about_tests(comparison, task), style), _pairs_table(comparison, task, style, width)]
+        if task.changed:
+            parts += [heading(f"Queries that changed most, by {task.measures[0]}", style)]
+            parts += [_changed_table(task.changed, style, width)]
+        parts += [heading("What the numbers depend on", style), _signatures(task, style)]
+    parts += [
+        escaped(f"Not compared: {name}, which {label} alone has", style)
+        for name, label in comparison.not_compared.items()
+    ]
+    return "\n\n".join(parts)
+
+
+def means_table(
+    comparison: Comparison, task: TaskComparison, style: Style = "terminal", width: int | None = None
+) -> str:
+    """The table of means with intervals and significance marks, as `as_text` shows it."""
+
+    def cell(place: int, measure: Measure) -> str:
+        interval = task.means[place][measure]
+        marks = "".join(SUPERSCRIPTS[worse] for worse in task.beaten_by(place, measure, comparison.level))
+        return f"{_percent(interval.mean)}{marks}" + ("" if style == "latex" else f" {_range(interval)}")
+
+    rows = [
+        [LETTERS[place], comparison.labels[place], *(cell(place, measure) for measure in task.measures)]
+        for place in task.means
+    ]
+    return table(["#", "Run", *map(str, task.measures)], rows, style, width=width)
+
+
+def as_latex(comparison: Comparison) -> str:
+    r"""The tables of means as LaTeX (booktabs), marked as in `as_text`: `65.00$^{b}$`."""
+    return "\n\n".join(_latex_table(comparison, task) for task in comparison.tasks) + "\n"
+
+
+def _latex_table(comparison: Comparison, task: TaskComparison) -> str:
+    def mark(match: re.Match[str]) -> str:
+        return f"$^{{{''.join(LETTERS[SUPERSCRIPTS.index(letter)] for letter in match[0])}}}$"
+
+    caption = (
+        f"{task.task}, {task.queries} queries, percent. Superscripts: systems that a system is significantly better "
+        f"than ({_about_tests(comparison, task)})."
+    )
+    lines = [f"% {LETTERS[place]}: {signature}" for place, signature in task.signatures.items()]
+    lines += [r"\begin{table}", r"\centering", rf"\caption{{{escaped(caption, 'latex')}}}"]
+    lines += [re.sub(f"[{SUPERSCRIPTS}]+", mark, means_table(comparison, task, "latex")), r"\end{table}"]
+    return "\n".join(lines)
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Everything of the comparison for programs: numbers from 0 to 1, systems by letter."""
+    return {
+        "systems": dict(zip(LETTERS, comparison.labels, strict=False)),
+        "test": {
+            "name": "paired randomisation, two-sided; Holm over the pairs within a task and measure",
+            "level": comparison.level,
+            "seed": comparison.seed,
+        },
+        "tasks": {task.task: _task_json(comparison, task) for task in comparison.tasks},
+        "not_compared": dict(comparison.not_compared),
+    }
+
+
+def _task_json(comparison: Comparison, task: TaskComparison) -> dict[str, Any]:
+    beaten = {
+        LETTERS[place]: {
+            str(measure): [LETTERS[worse] for worse in task.beaten_by(place, measure, comparison.level)]
+            for measure in task.measures
+        }
+        for place in task.means
+    }
+    return {
+        "queries": task.queries,
+        "measures": [str(measure) for measure in task.measures],
+        "resamples": task.resamples,
+        "exact": task.exact,
+        "signatures": {LETTERS[place]: str(signature) for place, signature in task.signatures.items()},
+        "means": {
+            LETTERS[place]: {str(measure): interval._asdict() for measure, interval in of_run.items()}
+            for place, of_run in task.means.items()
+        },
+        "significantly_better_than": beaten,
+        "pairs": [
+            {
+                "base": LETTERS[pair.base],
+                "other": LETTERS[pair.other],
+                "measure": str(pair.measure),
+                "difference": pair.difference._asdict(),
+                "p": pair.p,
+                "p_holm": pair.corrected,
+                **pair.wins._asdict(),
+            }
+            for pair in task.pairs
+        ],
+        "changed": [
+            {**asdict(query), "base": LETTERS[query.base], "other": LETTERS[query.other]} for query in task.changed
+        ],
+        "notes": list(task.notes),
+    }
+
+
+def _about_tests(comparison: Comparison, task: TaskComparison) -> str:
+    pairs = len(task.pairs) // len(task.measures)
+    how = "all sign assignments" if task.exact else f"{task.resamples} draws, seed {comparison.seed}"
+    return (
+        f"Paired differences (randomisation test, {how}; Holm over {pairs} {'pair' if pairs == 1 else 'pairs'} within "
+        f"each measure; marked up to p = {comparison.level:g})"
+    )
+
+
+def _pairs_table(comparison: Comparison, task: TaskComparison, style: Style, width: int | None) -> str:
+    # 9,999 draws tell p-values apart by 0.0001
+    digits = _EXACT_DIGITS if task.exact else math.floor(math.log10(task.resamples + 1))
+
+    def row(pair: Pair) -> list[str]:
+        mark = " *" if pair.corrected <= comparison.level else ""
+        return [
+            f"{LETTERS[pair.other]} - {LETTERS[pair.base]}",
+            str(pair.measure),
+            f"{100 * pair.difference.mean:+.2f} {_range(pair.difference)}",
+            f"{pair.p:.{digits}f}",
+            f"{pair.corrected:.{digits}f}{mark}",
+            f"{pair.wins.wins}/{pair.wins.ties}/{pair.wins.losses}",
+        ]
+
+    headers = ["Pair", "Measure", "Difference", "p", "p (Holm)", "Wins/ties/losses"]
+    return table(headers, [row(pair) for pair in task.pairs], style, width=width)
+
+
+def _changed_table(changed: Sequence[ChangedQuery], style: Style, width: int | None) -> str:
+    rows = [
+        [
+            f"{LETTERS[query.base]} to {LETTERS[query.other]}",
+            query.query_id,
+            shortened(query.query, _QUERY_CELLS) if query.query is not None else "(text not in these files)",
+            f"{_percent(query.before)} to {_percent(query.after)}",
+            f"{_ranks(query.ranks_before)} to {_ranks(query.ranks_after)}",
+        ]
+        for query in changed
+    ]
+    return table(["Runs", "Query", "Text", "Value", "Ranks of the relevant"], rows, style, width=width)
+
+
+def _signatures(task: TaskComparison, style: Style) -> str:
+    """What all signatures share in one line, and what differs run by run."""
+    shared, own = split_signatures(list(task.signatures.values()))
+    lines = [("all", shared), *zip((LETTERS[place] for place in task.signatures), own, strict=True)]
+    return "\n".join(
+        f"- {name}: {code(text, style)}" if style == "markdown" else f"{name}: {code(text, style)}"
+        for name, text in lines
+        if text
+    )
+
+
+def split_signatures(signatures: Sequence[Signature]) -> tuple[str, list[str]]:
+    """What signatures have in common, and what each of them has of its own, as `name:value|name:value`."""
+    fields = [signature.fields() for signature in signatures]
+    common = {name: value for name, value in fields[0].items() if all(own.get(name) == value for own in fields[1:])}
+
+    def text(content: dict[str, str]) -> str:
+        return "|".join(f"{name}:{value}" for name, value in content.items())
+
+    return text(common), [text({name: own[name] for name in own if name not in common}) for own in fields]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _range(interval: Interval) -> str:
+    return f"[{_percent(interval.low)}, {_percent(interval.high)}]"
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    shown = ", ".join(map(str, ranks[:_MAX_RANKS])) or "none"
+    return f"{shown}, ..." if len(ranks) > _MAX_RANKS else shown

@@ -1,0 +1,168 @@
+"""One query of a run, passage by passage.
+
+A run's files hold ids and scores but no passages (they would be as large as the data). Texts are read again from
+where the run had its data, and only taken if that data still is the run's: by the hash of its content, or by its
+revision when it came from the hub.
+"""
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from listcon_eval.data import MINI, Task, local_task, mini_task, official_task
+from listcon_eval.errors import ListconError
+from listcon_eval.ordering import ranked_places
+from listcon_eval.records import POINTWISE
+from listcon_eval.results import Result, Signature, read_per_query, read_provenance, read_rankings
+from listcon_eval.results.records import DataRecord
+from listcon_eval.tables import Style, code, escaped, shortened, table
+
+_TEXT_CELLS = 60
+
+
+class Passage(NamedTuple):
+    """A candidate of a query."""
+
+    rank: int | None  # its rank, from 1; tied passages keep their candidate order. None when it was not retrieved
+    score: float | None  # its final score; None when it was not retrieved
+    round: int  # the round it left in, from 0
+    relevance: int  # its judgement; above 0 is relevant
+    cmteb_relevant: bool  # its label in the cmteb protocol
+    doc_id: str  # its document's id
+    text: str | None  # its text; None when that cannot be had
+
+
+@dataclass(frozen=True)
+class ShownQuery:
+    """One query of a run."""
+
+    query_id: str
+    query: str
+    mode: str  # the run's inference mode, or "pointwise"
+    signature: Signature
+    metrics: Mapping[str, float]  # its own metrics, 0 to 1; a query that `cmteb` drops has those of `mteb` alone
+    candidates: int  # how many candidates it has
+    passages: tuple[Passage, ...]  # the best of them, best first; those that were not retrieved are last
+    missing_texts: str | None  # why there are no texts; None when there are
+
+
+def show_query(result: Result, query_id: str, *, data: Path | None = None, top: int | None = None) -> ShownQuery:
+    """Read one query of a run, with its `top` passages (default: all).
+
+    Texts are read from `data`, by default from where the run had its data; other data than the run's is refused.
+    """
+    rankings = read_rankings(result)
+    if query_id not in rankings:
+        near = difflib.get_close_matches(query_id, rankings, n=3) or list(rankings)[:3]
+        raise ListconError(
+            f"{result.folder} has no query {query_id!r}; it has {len(rankings)}, such as {', '.join(map(repr, near))}"
+        )
+    entry = rankings[query_id]
+    found, missing = read_texts(result, {query_id}, data)
+    texts = found.get(query_id, {})
+    order = ranked_places(entry.final_scores, entry.doc_ids, "cmteb")
+    ranks = {place: rank for rank, place in enumerate(order, start=1)}
+    unranked = [place for place in range(len(entry.doc_ids)) if place not in ranks]
+    passages = (
+        Passage(
+            rank=ranks.get(place),
+            score=entry.scores[place],
+            round=entry.rounds[place],
+            relevance=entry.relevance[place],
+            cmteb_relevant=entry.cmteb_relevant[place],
+            doc_id=entry.doc_ids[place],
+            text=texts.get(entry.doc_ids[place]),
+        )
+        for place in [*order, *unranked][:top]
+    )
+    values = read_per_query(result)
+    return ShownQuery(
+        query_id=query_id,
+        query=entry.query or "",
+        mode=result.mode,
+        signature=result.signature,
+        metrics={measure: own[query_id] for measure, own in values.items() if query_id in own},
+        candidates=len(entry.doc_ids),
+        passages=tuple(passages),
+        missing_texts=missing,
+    )
+
+
+def read_texts(
+    result: Result, query_ids: Collection[str], data: Path | None = None
+) -> tuple[dict[str, dict[str, str]], str | None]:
+    """The candidates' texts of some of a run's queries, or why they cannot be had.
+
+    Returns:
+        Query id -> document id -> text, and None; or nothing, and the reason. `data` that is not the run's is an error.
+    """
+    source = read_provenance(result).data
+    try:
+        task = _task(result, source) if data is None else _local(result, data)
+        task.load()
+        _check_same(task, result, source)
+    except ListconError as error:
+        if data is not None:
+            raise
+        return {}, f"{error} (or give the run's data with --data PATH)"
+    rows = (row for row in task.candidate_lists() if row.query_id in query_ids)
+    return {row.query_id: dict(zip(row.doc_ids, row.passages, strict=True)) for row in rows}, None
+
+
+def _task(result: Result, source: DataRecord) -> Task:
+    if source.source == "hub":
+        return official_task(result.task)
+    if source.source == "packaged" and result.task in MINI:
+        return mini_task(result.task)
+    return _local(result, Path(source.location))
+
+
+def _local(result: Result, data: Path) -> Task:
+    return local_task(data, claim=result.task) if result.is_official else local_task(data, name=result.task)
+
+
+def _check_same(task: Task, result: Result, source: DataRecord) -> None:
+    by_content = task.content and source.content
+    wanted, found = (source.content, task.content) if by_content else (result.data_revision, task.revision)
+    if found != wanted:
+        raise ListconError(f"{task.location} is not the run's data: its revision is {found}, the run's is {wanted}")
+
+
+def as_json(shown: ShownQuery) -> dict[str, Any]:
+    """The query for programs."""
+    passages = [passage._asdict() for passage in shown.passages]
+    return {**asdict(shown), "signature": str(shown.signature), "passages": passages}
+
+
+def as_text(shown: ShownQuery, style: Style = "terminal", *, full: bool = False, width: int | None = None) -> str:
+    """The query for people: its text and metrics, a table of passages (`full`: whole texts), the signature."""
+    iterative = shown.mode == "iterative"
+    rows = [_row(passage, iterative, full) for passage in shown.passages]
+    headers = ["Rank", "Score", *(["Round"] if iterative else []), "Relevance", "cmteb label", "Document", "Text"]
+    metrics = ", ".join(f"{measure} {100 * value:.2f}" for measure, value in shown.metrics.items())
+    mode = "" if shown.mode == POINTWISE else f", {shown.mode} inference"
+    counted = f"{len(shown.passages)} of {shown.candidates} candidates{mode}; {metrics}"
+    parts = [
+        escaped(f"Query {shown.query_id}: {shown.query}", style),
+        escaped(counted, style),
+        table(headers, rows, style, width=width),
+    ]
+    if shown.missing_texts:
+        parts.append(escaped(f"No texts: {shown.missing_texts}", style))
+    parts.append(code(str(shown.signature), style))
+    return "\n\n".join(parts)
+
+
+def _row(passage: Passage, iterative: bool, full: bool) -> list[str]:
+    text = "-" if passage.text is None else passage.text
+    return [
+        "-" if passage.rank is None else str(passage.rank),
+        "not retrieved" if passage.score is None else f"{passage.score:.6g}",
+        *([str(passage.round)] if iterative else []),
+        str(passage.relevance),
+        "relevant" if passage.cmteb_relevant else "-",
+        passage.doc_id,
+        " ".join(text.split()) if full else shortened(text, _TEXT_CELLS),
+    ]

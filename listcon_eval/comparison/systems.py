@@ -1,0 +1,229 @@
+"""What is compared: results of this package, found in folders, and TREC run files of other tools."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from listcon_eval.data.trec import read_qrels, read_trec_run, short_hash
+from listcon_eval.errors import ListconError
+from listcon_eval.ordering import ranked_list, ranked_places
+from listcon_eval.records import POINTWISE
+from listcon_eval.results import RankedQuery, Result, Signature, load_results, read_per_query, read_rankings
+from listcon_eval.results import environment as env
+from listcon_eval.results.records import TREC_QRELS
+
+BOUNDS = ("random", "oracle")
+"""Kinds of systems that show where the scale begins and ends: they are compared only when asked for."""
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """One system's run of one task."""
+
+    task: str
+    data_revision: str | None  # the revision of its data; None when only judgements are known
+    signature: Signature  # what its numbers depend on
+    # measure (as `cmteb:map`) -> query id -> value, 0 to 1. `cmteb` may cover fewer queries
+    values: Mapping[str, Mapping[str, float]]
+    # reads the ranked candidates, by query id; they are large and seldom needed
+    load_rankings: Callable[[], Mapping[str, RankedQuery]]
+    result: Result | None = None  # the result of this package; None for a TREC run file
+    notes: tuple[str, ...] = ()  # what has to be known of the numbers, such as queries that a TREC run file lacks
+
+    @property
+    def query_ids(self) -> tuple[str, ...]:
+        """The queries of the task, in the order of the run."""
+        whole_first = sorted(self.values, key=lambda measure: measure.startswith("cmteb:"))
+        return tuple(dict.fromkeys(query_id for measure in whole_first for query_id in self.values[measure]))
+
+
+@dataclass(frozen=True)
+class ComparedSystem:
+    """One system in one mode, with its runs."""
+
+    label: str  # its name, which no other system of the comparison has
+    tasks: Mapping[str, TaskRun]  # task -> its run
+    is_bound: bool = False  # whether it is the random order or the oracle
+
+
+def read_systems(paths: Sequence[Path], qrels: Path | None = None) -> list[ComparedSystem]:
+    """Read what is to be compared, in the order given.
+
+    Args:
+        paths: folders of runs, or with runs in them, where every model, mode and dtype is a system; TREC run files.
+            What is given twice is read once.
+        qrels: the judgements for TREC run files; by default a `qrels.trec` beside the file, or the compared runs' own.
+
+    Raises:
+        ListconError: something cannot be read, or the judgements of a TREC run are missing or not the runs' own.
+    """
+    once = list({path.resolve(): path for path in paths}.values())
+    by_path = {path: [] if path.is_file() else load_results(path) for path in once}
+    if qrels is not None and all(by_path.values()):
+        raise ListconError(f"--qrels {qrels} is for TREC run files, and none was given: leave it out")
+    results = [result for own in by_path.values() for result in own]
+    found: list[tuple[list[str], dict[str, TaskRun], bool]] = []  # names from the shortest, runs, is_bound
+    seen: set[Path] = set()
+    for path, own in by_path.items():
+        if path.is_file():
+            run = _trec_run(path, qrels, results)
+            found.append(([path.stem, f"{path.stem} ({path})"], {run.task: run}, False))
+            continue
+        groups: dict[tuple[object, ...], list[Result]] = {}
+        for result in own:
+            if result.folder.resolve() not in seen:
+                groups.setdefault((*result.system_key, result.folder.parent), []).append(result)
+        for group in groups.values():
+            # Of several revisions of one task's data the one that was run last is compared.
+            newest = {result.task: result for result in sorted(group, key=lambda result: result.finished)}
+            runs = {result.task: _result_run(result) for result in group if newest[result.task] is result}
+            found.append((_names(group[0], path), runs, group[0].kind in BOUNDS))
+        seen |= {result.folder.resolve() for result in own}
+    labels = _labels([names for names, *_ in found])
+    return [ComparedSystem(label, tasks, bound) for label, (_, tasks, bound) in zip(labels, found, strict=True)]
+
+
+def find_system(systems: Sequence[ComparedSystem], name: str) -> ComparedSystem:
+    """The system of that label, or the only one whose label holds the text."""
+    found = [system for system in systems if system.label == name]
+    found = found or [system for system in systems if name.casefold() in system.label.casefold()]
+    if len(found) != 1:
+        raise ListconError(
+            f"{name!r} names {len(found)} of the systems ({'; '.join(system.label for system in systems)}): give a "
+            "part of one name that no other has"
+        )
+    return found[0]
+
+
+def _result_run(result: Result) -> TaskRun:
+    return TaskRun(
+        task=result.task,
+        data_revision=result.data_revision,
+        signature=result.signature,
+        values=read_per_query(result),
+        load_rankings=lambda: read_rankings(result),
+        result=result,
+    )
+
+
+def _names(result: Result, path: Path) -> list[str]:
+    mode = [] if result.mode == POINTWISE else [result.mode]
+    others = [f"{key} {value}" for key, value in result.settings.items() if key not in ("mode", "dtype")]
+    name = ", ".join([result.system, *mode, *filter(None, [result.dtype])])
+    return [
+        name,
+        ", ".join([name, *others]),
+        f"{name}, {result.model_revision[:14]}",
+        f"{name} ({path})",
+        f"{name} ({result.folder})",
+    ]
+
+
+def _labels(choices: Sequence[Sequence[str]]) -> list[str]:
+    """For each system the first of its names that no other one has."""
+    chosen = []
+    for place, names in enumerate(choices):
+        others = {name for other, row in enumerate(choices) if other != place for name in row}
+        chosen.append(next((name for name in names if name not in others), names[-1]))
+    return chosen
+
+
+def _trec_run(path: Path, given: Path | None, results: Sequence[Result]) -> TaskRun:
+    from listcon_eval.metrics import mteb as mteb_protocol  # mteb takes seconds, and TREC files alone need it
+
+    tasks = {result.task: result for result in results}
+    if len(tasks) > 1:
+        raise ListconError(
+            f"{path} is a TREC run of one task, and the folders beside it hold {len(tasks)} ({', '.join(tasks)}): "
+            "give folders of that one task's runs"
+        )
+    result = next(iter(tasks.values()), None)
+    own = result.file(TREC_QRELS) if result else None
+    beside = path.with_name(TREC_QRELS)
+    judgements = given or (beside if beside.is_file() else own)
+    if judgements is None:
+        raise ListconError(f"{path}: a TREC run needs judgements: give them with --qrels FILE")
+    qrels = {query_id: row for query_id, row in read_qrels(judgements).items() if row}
+    run = read_trec_run(path, qrels)
+    if own is not None and own != judgements:
+        _check_judgements(qrels, judgements, read_qrels(own), own)
+    # A query without a line has no candidates, and a document without one is not retrieved, as in trec_eval.
+    lacking = [query_id for query_id in qrels if query_id not in run]
+    if len(lacking) == len(qrels):
+        raise ListconError(
+            f"{path} has none of the {len(qrels)} queries that {judgements} judges, such as {lacking[0]!r}; its own "
+            f"are such as {next(iter(run), 'none')!r}"
+        )
+    ordered = {
+        query_id: dict(zip(scores, ranked_list(list(scores.values())).scores, strict=True))
+        for query_id, scores in ({**run, **{lacked: {} for lacked in lacking}}).items()
+    }
+    try:
+        per_query = mteb_protocol.evaluate(qrels, ordered).per_query
+    except ListconError as error:
+        raise ListconError(f"{path} with the judgements of {judgements}: {error}") from error
+    notes: tuple[str, ...] = ()
+    if lacking:
+        notes = (f"{path.name} lacks {len(lacking)} of the {len(qrels)} judged queries: they count 0",)
+    return TaskRun(
+        task=result.task if result else judgements.stem,
+        data_revision=None,
+        signature=_trec_signature(path, judgements, result.task if result else judgements.stem),
+        values={
+            f"mteb:{name}": {query_id: row[name] for query_id, row in per_query.items()}
+            for name in next(iter(per_query.values()))
+        },
+        load_rankings=lambda: {
+            query_id: _trec_ranking(query_id, ordered[query_id], qrels[query_id]) for query_id in qrels
+        },
+        notes=notes,
+    )
+
+
+def _trec_signature(path: Path, judgements: Path, task: str) -> Signature:
+    versions = env.package_versions()
+    return Signature(
+        task=task,
+        data_revision=f"qrels-{short_hash(judgements)}",
+        model=f"TREC run {path.name}",
+        model_revision=short_hash(path),
+        settings={"mode": POINTWISE},
+        ties=env.TIES,
+        versions={name: versions[name] for name in env.MEASURING_PACKAGES},
+        device="none",
+    )
+
+
+def _trec_ranking(query_id: str, scores: Mapping[str, float], judged: Mapping[str, int]) -> RankedQuery:
+    relevance = tuple(judged.get(doc_id, 0) for doc_id in scores)
+    return RankedQuery(
+        query_id=query_id,
+        query=None,
+        doc_ids=tuple(scores),
+        scores=tuple(scores.values()),
+        rounds=(0,) * len(scores),
+        relevance=relevance,
+        cmteb_relevant=tuple(value > 0 for value in relevance),
+    )
+
+
+def _check_judgements(
+    qrels: Mapping[str, Mapping[str, int]], path: Path, others: Mapping[str, Mapping[str, int]], other: Path
+) -> None:
+    if qrels.keys() != others.keys():
+        odd = sorted(qrels.keys() ^ others.keys())
+        raise ListconError(f"{path} and {other} judge different queries: {len(odd)} are in one alone, such as {odd[0]}")
+    for query_id, judged in qrels.items():
+        here, there = ({doc for doc, value in row.items() if value > 0} for row in (judged, others[query_id]))
+        if here != there:
+            raise ListconError(
+                f"{path} and {other} differ in what is relevant: query {query_id}, document {min(here ^ there)}, and "
+                "perhaps more; the runs were made on different data"
+            )
+
+
+def ranks_of_relevant(entry: RankedQuery, protocol: str) -> tuple[int, ...]:
+    """The ranks, from 1, of the retrieved candidates that are relevant by a protocol's labels, in its order of ties."""
+    relevant = entry.cmteb_relevant if protocol == "cmteb" else [value > 0 for value in entry.relevance]
+    order = ranked_places(entry.final_scores, entry.doc_ids, "cmteb" if protocol == "cmteb" else "mteb")
+    return tuple(rank for rank, place in enumerate(order, start=1) if relevant[place])

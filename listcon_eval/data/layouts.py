@@ -1,0 +1,302 @@
+"""The two layouts of reranking data: the original C-MTEB files, and mteb's retrieval layout.
+
+Original: a row per query, with its positive and negative passages. Retrieval: a folder with the parts corpus, queries,
+qrels and top_ranked, found by the `configs:` block of README.md, as on the hub, or by the names of files and folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from listcon_eval.data.rows import (
+    Row,
+    choose_split,
+    extension_of,
+    read_rows,
+    require_column,
+    require_id,
+    require_text,
+    shown,
+    stem_of,
+    whole_number,
+)
+from listcon_eval.errors import ListconError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
+
+_ORIGINAL_COLUMNS = ("query", "positive", "negative")
+# The names each part goes by; mteb calls the judgements' configuration "default" or "qrels".
+_PART_NAMES = {
+    "corpus": ("corpus",),
+    "queries": ("queries", "query"),
+    "qrels": ("default", "qrels"),
+    "top_ranked": ("top_ranked",),
+}
+
+
+class Document(NamedTuple):
+    """A document; a model reads title and text joined."""
+
+    title: str
+    text: str
+
+
+class RetrievalData(NamedTuple):
+    """Reranking data of one split, each part in the order of its file.
+
+    Attributes:
+        queries: query id -> text.
+        documents: document id -> document.
+        relevant: query id -> document id -> relevance (above 0 is relevant).
+        top_ranked: query id -> ids of its candidates.
+    """
+
+    queries: dict[str, str]
+    documents: dict[str, Document]
+    relevant: dict[str, dict[str, int]]
+    top_ranked: dict[str, list[str]]
+
+    def content_hash(self) -> str:
+        """`sha256-` and the first 40 hexadecimal digits of a hash of everything that can change a score.
+
+        Two files of the same data have one hash, whatever their names, layout or compression.
+        """
+        digest = hashlib.sha256()
+        for query_id, query in self.queries.items():
+            candidates = [(doc_id, *self.documents.get(doc_id, ())) for doc_id in self.top_ranked.get(query_id, ())]
+            entry = [query_id, query, candidates, sorted(self.relevant.get(query_id, {}).items())]
+            digest.update(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        return f"sha256-{digest.hexdigest()[:40]}"
+
+    def split_data(self) -> RetrievalSplitData:
+        """The parts as mteb's retrieval tasks hold them."""
+        from datasets import Dataset
+        from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
+
+        titles = [document.title for document in self.documents.values()]
+        texts = [document.text for document in self.documents.values()]
+        return RetrievalSplitData(
+            corpus=Dataset.from_dict({"id": list(self.documents), "title": titles, "text": texts}),
+            queries=Dataset.from_dict({"id": list(self.queries), "text": list(self.queries.values())}),
+            relevant_docs=self.relevant,
+            top_ranked=self.top_ranked,
+        )
+
+
+def read_data(path: Path, split: str) -> RetrievalData:
+    """Read a file or folder in either layout.
+
+    Raises:
+        ListconError: naming file and line, what was seen and what is expected there.
+    """
+    if path.is_dir() and ("corpus" in _configs(path) or _entries(path, "corpus")):
+        return _read_retrieval(path, split)
+    return original_data((row for file in _original_files(path, split) for row in read_rows(file)), split)
+
+
+def original_data(rows: Iterable[Row], split: str) -> RetrievalData:
+    """Data of rows with columns `query`, `positive`, `negative` and, optionally, `query_id`.
+
+    Ids are those of mteb's own conversion (`AbsTaskReranking._process_example`), one document an occurrence.
+    Unlike that conversion, queries with only positives or only negatives stay.
+
+    Raises:
+        ListconError: as `read_data`.
+    """
+    data = RetrievalData({}, {}, {}, {})
+    for row in rows:
+        _add(data, row, split)
+    return data
+
+
+def _original_files(path: Path, split: str) -> list[Path]:
+    if path.is_file():
+        return [path]
+    # The hub keeps a dataset's Parquet files in `data/`.
+    for folder in (path, path / "data"):
+        files = [p for p in folder.iterdir() if _is_data_file(p)] if folder.is_dir() else []
+        if files:
+            return choose_split(files, split, folder)
+    raise ListconError(
+        f"{path}: no data in this folder; expected JSONL or Parquet files with {', '.join(_ORIGINAL_COLUMNS)}, "
+        "or the parts corpus, queries, qrels and top_ranked of mteb's retrieval layout."
+    )
+
+
+def _is_data_file(path: Path) -> bool:
+    return path.is_file() and extension_of(path) is not None and not path.name.startswith(".")
+
+
+def _add(data: RetrievalData, row: Row, split: str) -> None:
+    missing = [column for column in _ORIGINAL_COLUMNS if column not in row.values]
+    if missing:
+        raise ListconError(
+            f"{row.location}: no {' and no '.join(map(repr, missing))}; expected {', '.join(_ORIGINAL_COLUMNS)}, "
+            f"the row has {', '.join(map(str, row.values)) or 'nothing'}."
+        )
+    query = require_text(row, "query", row.values["query"])
+    if not query.strip():
+        raise ListconError(f"{row.location}: the query is empty ({query!r}).")
+    given = row.values.get("query_id")
+    query_id = f"{split}_query{len(data.queries)}" if given is None else require_id(row, "query_id", given)
+    if query_id in data.queries:
+        raise ListconError(f"{row.location}: query_id {query_id!r} was used before; expected one row a query.")
+    positive, negative = (_passages(row, column) for column in ("positive", "negative"))
+    if not positive and not negative:
+        raise ListconError(f"{row.location}: query {query_id!r} has no passages, neither positive nor negative.")
+    data.queries[query_id] = query
+    # The leading "a" sorts positives before negatives; mteb breaks ties by id, descending.
+    _add_documents(data, query_id, f"apositive_{query_id}", positive, relevance=1)
+    _add_documents(data, query_id, f"negative_{query_id}", negative, relevance=0)
+
+
+def _add_documents(data: RetrievalData, query_id: str, prefix: str, texts: Sequence[str], *, relevance: int) -> None:
+    for number, text in enumerate(texts):
+        doc_id = f"{prefix}_{number:05d}"
+        data.documents[doc_id] = Document("", text)
+        data.relevant.setdefault(query_id, {})[doc_id] = relevance
+        data.top_ranked.setdefault(query_id, []).append(doc_id)
+
+
+def _passages(row: Row, column: str) -> list[str]:
+    value = require_column(row, column)
+    if not isinstance(value, list):
+        raise ListconError(f"{row.location}: {column} is {shown(value)}; expected a list of texts.")
+    return [require_text(row, f"{column}[{number}]", passage) for number, passage in enumerate(value)]
+
+
+def _read_retrieval(folder: Path, split: str) -> RetrievalData:
+    """Read a folder in mteb's retrieval layout; as in mteb, queries without judgements are left out."""
+    # top_ranked first: without it nothing else is worth reading
+    top_ranked = _read_top_ranked(folder, split)
+    relevant = _read_qrels(folder, split)
+    queries: dict[str, str] = {}
+    for query_id, row in _rows_by_id(folder, "queries", split):
+        text = require_text(row, "text", require_column(row, "text"))
+        if not text.strip():
+            raise ListconError(f"{row.location}: the text of query {query_id!r} is empty.")
+        if query_id in relevant:
+            queries[query_id] = text
+    if not queries:
+        raise ListconError(f"{folder}: none of the queries has a relevance judgement (qrels).")
+    documents = {
+        doc_id: Document(
+            "" if (title := row.values.get("title")) is None else require_text(row, "title", title),
+            require_text(row, "text", require_column(row, "text")),
+        )
+        for doc_id, row in _rows_by_id(folder, "corpus", split)
+    }
+    return RetrievalData(queries, documents, relevant, top_ranked)
+
+
+def _read_top_ranked(folder: Path, split: str) -> dict[str, list[str]]:
+    top_ranked: dict[str, list[str]] = {}
+    for row in _rows(folder, "top_ranked", split):
+        query_id = require_id(row, "query-id", require_column(row, "query-id"))
+        doc_ids = require_column(row, "corpus-ids")
+        if not isinstance(doc_ids, list):
+            raise ListconError(f"{row.location}: corpus-ids is {shown(doc_ids)}; expected a list of document ids.")
+        if query_id in top_ranked:
+            raise ListconError(f"{row.location}: a second candidate list for query {query_id!r}; expected one.")
+        top_ranked[query_id] = [require_id(row, f"corpus-ids[{i}]", doc_id) for i, doc_id in enumerate(doc_ids)]
+    return top_ranked
+
+
+def _read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]]:
+    relevant: dict[str, dict[str, int]] = {}
+    for row in _rows(folder, "qrels", split):
+        judged = relevant.setdefault(require_id(row, "query-id", require_column(row, "query-id")), {})
+        doc_id = require_id(row, "corpus-id", require_column(row, "corpus-id"))
+        value = require_column(row, "score")
+        score = whole_number(value)
+        if score is None:
+            raise ListconError(f"{row.location}: score is {shown(value)}; expected a whole number (0: not relevant).")
+        if judged.setdefault(doc_id, score) != score:
+            raise ListconError(f"{row.location}: {doc_id!r} is judged {score} here and {judged[doc_id]} before.")
+    return relevant
+
+
+def _rows_by_id(folder: Path, part: str, split: str) -> Iterator[tuple[str, Row]]:
+    """The rows of a part whose ids are in column `_id` or `id`, each id once."""
+    kind = {"queries": "query", "corpus": "document"}[part]
+    seen: set[str] = set()
+    for row in _rows(folder, part, split):
+        identifier = require_id(row, "id", require_column(row, "_id", "id"))
+        if identifier in seen:
+            raise ListconError(f"{row.location}: {kind} id {identifier!r} was used before; expected one row per id.")
+        seen.add(identifier)
+        yield identifier, row
+
+
+def _rows(folder: Path, part: str, split: str) -> Iterator[Row]:
+    for path in _part_files(folder, part, split):
+        yield from read_rows(path)
+
+
+def _part_files(folder: Path, part: str, split: str) -> list[Path]:
+    configs = _configs(folder)
+    for name in _PART_NAMES[part]:
+        if name in configs:
+            return _configured_files(folder, name, configs[name], split)
+    for entry in _entries(folder, *_PART_NAMES[part]):
+        if entry.is_file():
+            return [entry]
+        files = [path for path in entry.iterdir() if _is_data_file(path)]
+        if files:
+            return choose_split(files, split, entry)
+    why = " Reranking needs candidate lists: columns query-id and corpus-ids." if part == "top_ranked" else ""
+    raise ListconError(
+        f"{folder}: no part {part!r}; expected {part}.jsonl (or .jsonl.gz, .parquet), a folder {part}/, or a "
+        f"configuration of this name in README.md.{why}"
+    )
+
+
+def _entries(folder: Path, *names: str) -> list[Path]:
+    """Folders of these names, and data files of these names, in the order of the names."""
+    return [
+        path
+        for name in names
+        for path in sorted(folder.iterdir())
+        if (path.name == name if path.is_dir() else _is_data_file(path) and stem_of(path) == name)
+    ]
+
+
+def _configs(folder: Path) -> dict[str, Any]:
+    """Configuration name -> its `data_files`, from README.md."""
+    from huggingface_hub import RepoCard
+
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return {}
+    try:
+        configs = RepoCard.load(readme, ignore_metadata_errors=True).data.to_dict().get("configs") or []
+        return {config["config_name"]: config["data_files"] for config in configs if "data_files" in config}
+    except Exception as error:  # PyYAML's errors, or a block of another shape: neither has one type
+        raise ListconError(f"{readme}: the block between the '---' lines cannot be read ({error}).") from error
+
+
+def _configured_files(folder: Path, name: str, data_files: Any, split: str) -> list[Path]:  # noqa: ANN401 - YAML
+    entries = data_files if isinstance(data_files, list) else [data_files]
+    by_split: dict[str | None, list[str]] = {}
+    for entry in entries:
+        own, patterns = (entry.get("split"), entry.get("path")) if isinstance(entry, dict) else (None, entry)
+        by_split.setdefault(own, []).extend(map(str, patterns if isinstance(patterns, list) else [patterns]))
+    if split not in by_split and len(by_split) > 1:
+        found = ", ".join(str(own) for own in by_split)
+        raise ListconError(f"{folder}: configuration {name!r} has splits {found}; expected {split!r} or a single one.")
+    patterns = by_split.get(split) or next(iter(by_split.values()), [])
+    try:
+        files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    except (ValueError, NotImplementedError) as error:  # an empty pattern, an absolute one
+        raise ListconError(f"{folder}: configuration {name!r} in README.md names {patterns}: {error}.") from error
+    if not files:
+        raise ListconError(
+            f"{folder}: configuration {name!r} in README.md names {patterns}, and there is no such file."
+        )
+    return files if None not in by_split else choose_split(files, split, folder)

@@ -1,0 +1,369 @@
+"""The main job as one straight line: load the tasks, resolve the model, rank, measure, write."""
+
+import datetime
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from listcon_eval import mteb_compat
+from listcon_eval.data import Task, tasks_named
+from listcon_eval.data.trec import write_trec_qrels, write_trec_run
+from listcon_eval.errors import ListconError
+from listcon_eval.files import check_writable, write_json, write_text
+from listcon_eval.metrics import Metrics, cmteb
+from listcon_eval.metrics import mteb as mteb_protocol
+from listcon_eval.progress import PHASES, Phases, Progress, RunProgress, no_run_progress
+from listcon_eval.records import NOT_RETRIEVED, POINTWISE, CandidateList, Mode, RankedList
+from listcon_eval.results import QueryRow, RankedQuery, Result, Signature, results_folder
+from listcon_eval.results import environment as env
+from listcon_eval.results.chunk_cache import ChunkCache, run_lock
+from listcon_eval.results.records import (
+    METRICS,
+    PER_QUERY,
+    PROVENANCE,
+    RUN,
+    TREC_QRELS,
+    TREC_RUN,
+    DataRecord,
+    ModelRecord,
+    Provenance,
+    Record,
+)
+from listcon_eval.results.store import failures_folder, is_finished, key_of, load_result, run_written
+from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System, load_system, system_class
+from listcon_eval.systems.resolve import ModelSpec, resolve_model
+
+_KEY_DIGITS = 8  # of a run's key in the name of its folder
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome of an evaluation.
+
+    Attributes:
+        results: the numbers, one result per task and mode.
+        failures: with `keep_going`: what was wrong with queries that could not be ranked, by the folder where it is
+            written down. Their task and mode has no result.
+    """
+
+    results: list[Result]
+    failures: dict[Path, dict[str, str]]
+
+
+class _Run(NamedTuple):
+    """One task and mode of one system, and where its result goes."""
+
+    task: Task
+    system: System
+    mode: str
+    key: str
+    folder: Path
+    meta: Any
+
+    def __str__(self) -> str:
+        how = "each passage without the others" if self.mode == POINTWISE else f"{self.mode} inference"
+        return f"{self.task.name}, {how}"
+
+
+def evaluate(
+    model: str | ModelSpec | System,
+    tasks: Sequence[Task] | str = "official",
+    *,
+    modes: Sequence[Mode] | None = None,
+    output: str | Path = "results",
+    options: LoadOptions | None = None,
+    fresh: bool = False,
+    keep_going: bool = False,
+    progress: RunProgress = no_run_progress,
+    announce: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Evaluate a system on tasks in its modes, and write every result as soon as it is there.
+
+    An interrupted evaluation resumes: finished runs are read, finished chunks are loaded.
+
+    Args:
+        model: a model's folder or hub id, a TREC run file, the name of a baseline; what `resolve_model` made of one; or
+            a loaded system, such as one of a class of your own.
+        tasks: the tasks, or their names separated by commas.
+        modes: the inference modes, which share one encoding of a task's texts; all that the system has when None.
+        output: the folder for results: one named `results`, or the one to make it in.
+        options: how the model is loaded; None for a loaded system.
+        fresh: whether to compute anew what was finished before.
+        keep_going: whether a query that cannot be ranked is written down and passed over, instead of ending the run.
+        progress: told what is done at the moment, and the share of the whole evaluation that is done.
+        announce: told in words what starts.
+
+    Raises:
+        ListconError: when the model or a task's data cannot be found or loaded, the system does not have the modes,
+            the output cannot be written to, another process works on the same run, a finished run's file was changed,
+            or ranking fails.
+    """
+    output = Path(output)
+    check_writable(output)
+    if isinstance(model, System) and options is not None:
+        raise ListconError(f"{model.name} is loaded already, and options for loading it were given: leave one out")
+    source = resolve_model(model) if isinstance(model, str) else model
+    chosen = _modes(source, modes)
+    loaded = tasks_named(tasks) if isinstance(tasks, str) else tasks
+    lists = []
+    for task in loaded:  # all of them before the long work: a missing one should not show at the end
+        announce(f"loading {task.name} from {task.location}")
+        task.load()
+        lists.append(task.candidate_lists())
+    if isinstance(source, System):
+        system = source
+    else:
+        announce(f"loading the model {source.given}")
+        system = load_system(source, options or LoadOptions())
+    share = _Share([_weight(own) for own in lists], progress)
+    evaluation = Evaluation([], {})
+    for task, own in zip(loaded, lists, strict=True):
+        runs = [_run_of(task, system, mode, output) for mode in chosen]
+        cache_folder = runs[0].folder.parents[1]
+        with run_lock(cache_folder, task.name, ranking_key(task, system), fresh=fresh) as cache:
+            for place, run in enumerate(runs):
+                if not fresh and is_finished(run.folder, task.name, run.key):
+                    announce(f"{run}: finished before, in {run.folder}")
+                    evaluation.results.append(load_result(run.folder, task.name))
+                    continue
+                where = f"on {system.device}" if system.device else None
+                announce(", ".join(filter(None, (str(run), system.dtype, where))))
+                phases = Phases()
+                context = RankContext(
+                    task=task.mteb_task.metadata,
+                    split=task.split,
+                    progress=share.of_run(str(run), place, len(runs)),
+                    phases=phases,
+                    cache=cache,
+                    keep_going=keep_going,
+                )
+                ranking = system.rank(own, run.mode, context)
+                if ranking.failures:
+                    evaluation.failures[_write_failures(run, own, ranking)] = ranking.failures
+                else:
+                    evaluation.results.append(_measure_and_write(run, own, ranking, phases, cache))
+        share.finish_task()
+    return evaluation
+
+
+def _modes(source: ModelSpec | System, modes: Sequence[Mode] | None) -> Sequence[str]:
+    """The modes that were asked for, of those that the kind has."""
+    known = source.modes if isinstance(source, System) else system_class(source.kind).modes
+    if modes is None:
+        return known
+    if POINTWISE in known:
+        name = source.name if isinstance(source, System) else source.given
+        raise ListconError(
+            f"{name} is of the kind {source.kind}, which scores each passage without the others and has no "
+            f"inference modes, and {' and '.join(modes)} was asked for: leave --mode out"
+        )
+    if isinstance(modes, str) or not modes or set(modes) - set(known):
+        raise ListconError(f"modes {modes!r}: expected a list of one or more of {', '.join(known)}")
+    return modes
+
+
+def _weight(lists: Sequence[CandidateList]) -> int:
+    """How much work a task is, in characters."""
+    return sum(len(row.query) + sum(map(len, row.passages)) for row in lists) or 1
+
+
+class _Share:
+    """The share of an evaluation that is done: tasks weigh by their characters."""
+
+    def __init__(self, weights: Sequence[int], report: RunProgress) -> None:
+        self._weights, self._report = weights, report
+        self._task, self._done = 0, 0
+
+    def of_run(self, name: str, place: int, runs: int) -> Progress:
+        """The progress of one run of the current task, the one at a place among its runs."""
+
+        def progress(phase: str, done: int, total: int) -> None:
+            # Ranking lists comes last, once per mode, and is quick beside encoding or scoring their texts.
+            part = 0.9 + 0.1 * (place + done / total) / runs if phase == "list" else 0.9 * done / total
+            share = (self._done + part * self._weights[self._task]) / sum(self._weights)
+            self._report(f"{name}: {PHASES.get(phase, phase)}", share)
+
+        return progress
+
+    def finish_task(self) -> None:
+        """Count the current task as done."""
+        self._done += self._weights[self._task]
+        self._task += 1
+
+
+def ranking_key(task: Task, system: System) -> str:
+    """The key of everything that changes a score, but for the mode: both modes share their features."""
+    return key_of(_ranking_parts(task, system))
+
+
+def run_key(task: Task, system: System, mode: str) -> str:
+    """The key of everything that changes a number of a run: what changes a score, the mode, and what measures."""
+    measuring = {name: env.package_versions()[name] for name in env.MEASURING_PACKAGES}
+    return key_of({**_ranking_parts(task, system), "mode": mode, "measuring": measuring})
+
+
+def _ranking_parts(task: Task, system: System) -> dict[str, Any]:
+    versions = env.package_versions()
+    return {
+        "kind": system.kind,
+        "model": f"{system.name}@{system.revision}",
+        "system": dict(system.key()),
+        "settings": dict(system.settings()),
+        "task": task.name,
+        "split": task.split,
+        "data": task.content or task.revision,
+        "dtype": system.dtype,
+        "device": system.device and system.device.partition(":")[0],
+        # A tokenizer's library decides what a model reads; a signature names what stands above it.
+        "versions": {name: versions[name] for name in ("mteb", "tokenizers", *system.packages)},
+        "code": env.code_hashes(),
+    }
+
+
+def _run_of(task: Task, system: System, mode: str, output: Path) -> _Run:
+    meta = mteb_compat.model_meta(system.name, system.revision, system.run_settings(mode), system.model_metadata())
+    key = run_key(task, system, mode)
+    name = f"{mteb_compat.experiment_name(meta)}__{task.name}__{key[:_KEY_DIGITS]}"
+    model_folder = results_folder(output) / mteb_compat.model_folder_name(system.name) / system.revision
+    return _Run(task, system, mode, key, model_folder / "experiments" / name, meta)
+
+
+def _measure_and_write(
+    run: _Run, lists: Sequence[CandidateList], ranking: Ranking, phases: Phases, cache: ChunkCache
+) -> Result:
+    """Measure a ranking in both protocols and write the run's folder."""
+    task, ranked = run.task, ranking.lists
+    seconds = sum(phases.seconds.values())
+    with phases.measured("measure"):
+        card = cmteb.evaluate(lists, ranked, run.mode)
+        scores = mteb_protocol.run_of(lists, ranked)
+        leaderboard = mteb_protocol.evaluate(task.qrels(), scores)
+        task_result = mteb_compat.task_result(task.mteb_task, scores, run.meta, seconds=seconds)
+    reported = task_result.scores[task.split][0]["map_at_1000"]
+    if abs(reported - leaderboard.means["map_at_1000"]) > 1e-5:  # mteb rounds to five digits
+        raise ListconError(
+            f"{task.name}: mteb reports map_at_1000 {reported}, its per-query values average to "
+            f"{leaderboard.means['map_at_1000']}: a fault of this package or of mteb; report it"
+        )
+    result = _result_of(run, len(lists), card, leaderboard)
+    provenance = _provenance_of(run, result, ranking, phases, cache)
+    with run_written(run.folder, task.name, run.key) as folder:
+        mteb_compat.write_task_result(folder, task_result, run.meta, result.settings)
+        own = folder / task.name
+        _write_rows(own / RUN, [_ranked_query(*row, run.mode) for row in zip(lists, ranked, strict=True)])
+        _write_rows(own / PER_QUERY, [_query_row(row, card, leaderboard) for row in lists])
+        tag = re.sub(r"\s", "-", f"{result.model}-{result.mode}")
+        write_trec_run(own / TREC_RUN, scores, tag)
+        write_trec_qrels(own / TREC_QRELS, task.qrels())
+        write_json(own / PROVENANCE, provenance.model_dump(mode="json"))
+        write_json(own / METRICS, result.model_dump(mode="json"))
+    return result
+
+
+def _result_of(run: _Run, queries: int, card: Metrics, leaderboard: Metrics) -> Result:
+    task, system = run.task, run.system
+    settings = {**system.run_settings(run.mode), **system.settings()}
+    versions = env.package_versions()
+    signature = Signature(
+        task=task.name,
+        data_revision=task.revision,
+        model=system.name,
+        model_revision=system.revision,
+        settings=settings,
+        ties=env.TIES,
+        versions={name: versions[name] for name in dict.fromkeys((*env.MEASURING_PACKAGES, *system.packages))},
+        device=_device_name(system),
+    )
+    return Result(
+        folder=run.folder,
+        task=task.name,
+        is_official=task.is_official,
+        kind=system.kind,
+        model=system.name,
+        model_revision=system.revision,
+        data_revision=task.revision,
+        settings=settings,
+        queries=queries,
+        dropped=len(card.dropped),
+        cmteb=card.means,
+        mteb=leaderboard.means,
+        ranges=dict(card.ranges),
+        signature=signature,
+        finished=_now(),
+    )
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _device_name(system: System) -> str:
+    return "none" if system.device is None else env.device_name(system.device)
+
+
+def _provenance_of(run: _Run, result: Result, ranking: Ranking, phases: Phases, cache: ChunkCache) -> Provenance:
+    task, system = run.task, run.system
+    seconds = {"load": system.load_seconds, **phases.seconds}
+    return Provenance(
+        signature=result.signature,
+        finished=result.finished,
+        model=ModelRecord(kind=system.kind, name=system.name, revision=system.revision, **dict(system.provenance())),
+        data=DataRecord(
+            task=task.name,
+            split=task.split,
+            revision=task.revision,
+            content=task.content,
+            source=task.source,
+            location=task.location,
+            is_official=task.is_official,
+        ),
+        settings=result.settings,
+        ties=env.TIE_RULES,
+        observed=dict(ranking.observed),
+        versions=env.package_versions(),
+        device=result.signature.device,
+        git=env.git_state(),
+        resumed_chunks=cache.reused,
+        seconds={phase: round(spent, 3) for phase, spent in seconds.items()},
+    )
+
+
+def _ranked_query(row: CandidateList, ranked: RankedList, mode: str) -> RankedQuery:
+    return RankedQuery(
+        query_id=row.query_id,
+        query=row.query,
+        doc_ids=row.doc_ids,
+        scores=tuple(None if score == NOT_RETRIEVED else score for score in ranked.scores),
+        rounds=ranked.rounds,
+        relevance=row.relevance,
+        cmteb_relevant=tuple(cmteb.labels(row, mode)),
+    )
+
+
+def _query_row(row: CandidateList, card: Metrics, leaderboard: Metrics) -> QueryRow:
+    return QueryRow(
+        query_id=row.query_id,
+        candidates=len(row.doc_ids),
+        relevant=sum(value > 0 for value in row.relevance),
+        cmteb=card.per_query.get(row.query_id),
+        mteb=leaderboard.per_query[row.query_id],
+    )
+
+
+def _write_rows(path: Path, rows: Sequence[Record]) -> None:
+    write_text(path, "".join(f"{row.model_dump_json()}\n" for row in rows))
+
+
+def _write_failures(run: _Run, lists: Sequence[CandidateList], ranking: Ranking) -> Path:
+    """Write down which queries could not be ranked, and the scores of the others; there are no metrics."""
+    folder = failures_folder(run.folder)
+    write_json(folder / "failures.json", ranking.failures)
+    ranked = [
+        _ranked_query(row, own, run.mode)
+        for row, own in zip(lists, ranking.lists, strict=True)
+        if row.query_id not in ranking.failures
+    ]
+    _write_rows(folder / RUN, ranked)
+    return folder

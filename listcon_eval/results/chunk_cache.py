@@ -1,0 +1,142 @@
+"""What an unfinished run keeps: finished chunks on disk, for one process at a time.
+
+Chunks lie in `results/{org__model}/{revision}/.work/{task}-{key}/` while a task is worked on. The key follows from
+everything that changes a score, so no chunk is reused for another computation. A chunk carries its checksum; a damaged
+one is computed again.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from listcon_eval.errors import ListconError
+from listcon_eval.files import write_bytes, write_json
+
+logger = logging.getLogger(__name__)
+
+WORK = ".work"
+_OWNER, _LOCK = "owner.json", "lock"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class ChunkCache:
+    """The finished chunks of one computation, by name. A name says what was computed.
+
+    Attributes:
+        folder: where they are.
+        reused: how many chunks were loaded instead of computed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.reused = 0
+
+    def load(self, name: str) -> NDArray[np.generic] | None:
+        """The chunk of a name; None when there is none. A damaged one is named in a warning, and counts as none."""
+        path = self._path(name)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(body).digest() != digest:
+            logger.warning("%s is damaged (its checksum does not fit): computing it again", path)
+            return None
+        self.reused += 1
+        array: NDArray[np.generic] = np.load(io.BytesIO(body), allow_pickle=False)
+        return array
+
+    def save(self, name: str, array: NDArray[np.generic]) -> None:
+        """Keep a chunk, whole or not at all."""
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        body = buffer.getvalue()
+        write_bytes(self._path(name), hashlib.sha256(body).digest() + body)
+
+    def clear(self) -> None:
+        """Forget all chunks."""
+        for path in self.folder.glob("*.chunk"):
+            path.unlink()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.chunk"
+
+
+@contextmanager
+def run_lock(revision_folder: Path, task: str, key: str, *, fresh: bool) -> Iterator[ChunkCache]:
+    """Work on one computation, alone, with the chunks that an interrupted run of it has finished.
+
+    The folder of the chunks is removed when the work ends well.
+
+    Args:
+        revision_folder: `results/{org__model}/{revision}`.
+        task: the task's name.
+        key: the key of everything that changes a score.
+        fresh: whether to forget what an interrupted run has kept.
+
+    Raises:
+        ListconError: another process works on the same computation; names its host and pid.
+    """
+    folder = revision_folder / WORK / f"{task}-{key[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    # The system releases the lock when its process dies, however that happens: no lock is left behind.
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ListconError(
+            f"another process is working on this run ({_owner(folder)}): wait for it, or stop it and start again; what "
+            f"it has finished is kept in {folder}"
+        ) from error
+    try:
+        owner = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(folder / _OWNER, owner)
+        cache = ChunkCache(folder)
+        if fresh:
+            cache.clear()
+        yield cache
+        remove_work(folder)
+    finally:
+        lock.release()
+
+
+def remove_work(folder: Path) -> None:
+    """Remove the chunks of a computation, and the folder above when nothing else is in it."""
+    shutil.rmtree(folder)
+    if not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works on the computation whose chunks are in a folder."""
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _owner(folder: Path) -> str:
+    try:
+        owner = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
+        return f"pid {owner['pid']} on host {owner['host']}, since {owner['since']}"
+    except (OSError, ValueError, KeyError):
+        return "it has not said which"

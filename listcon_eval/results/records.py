@@ -1,0 +1,274 @@
+"""The typed records of a result: what is written is what is read, and what is read is validated.
+
+A file that was written by hand or by another version is one error that names the file and the field. A signature is a
+record; its text is printed from it and never parsed back.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from listcon_eval.errors import ListconError
+from listcon_eval.records import NOT_RETRIEVED, POINTWISE
+
+METRICS, PER_QUERY, RUN, PROVENANCE, MANIFEST = (
+    "metrics.json",
+    "per_query.jsonl",
+    "run.jsonl",
+    "provenance.json",
+    "manifest.json",
+)
+TREC_RUN, TREC_QRELS = "run.trec", "qrels.trec"
+Setting = str | int | float | bool | None
+
+# What is measured by a name of its own; other systems go by the model's name.
+_SHOWN_KINDS = {
+    "bm25": "BM25",
+    "random": "random order",
+    "oracle": "oracle (upper bound)",
+    "run-file": "run file",
+}
+R = TypeVar("R", bound="Record")
+_REMEDY = "run the evaluation again"
+
+
+class Record(BaseModel):
+    """A record of a file: immutable, without unknown fields, of strict types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Signature(Record):
+    """Everything that has to be equal for two numbers to be comparable."""
+
+    task: str
+    data_revision: str  # the revision of its data
+    model: str
+    model_revision: str
+    settings: dict[str, Setting]  # what it was run with, such as mode, dtype and max_length
+    ties: str  # how each protocol breaks ties
+    versions: dict[str, str]  # the versions of the packages that compute or measure, by name
+    device: str  # where the scores were computed
+
+    def __str__(self) -> str:
+        fields = (
+            f"{self.task}@{self.data_revision}",
+            f"{self.model}@{self.model_revision}",
+            *(f"{name}:{value}" for name, value in self.settings.items()),
+            f"ties:{self.ties}",
+            *(f"{name}:{version}" for name, version in self.versions.items()),
+            f"device:{self.device}",
+        )
+        return "|".join(fields)
+
+    def differences(self, other: "Signature") -> dict[str, tuple[str, str]]:
+        """What differs from another signature: field or setting -> its value here and there."""
+        own, theirs = self.fields(), other.fields()
+        names = dict.fromkeys((*own, *theirs))
+        return {
+            name: (own.get(name, "none"), theirs.get(name, "none"))
+            for name in names
+            if own.get(name) != theirs.get(name)
+        }
+
+    def fields(self) -> dict[str, str]:
+        """Every field, setting and version by its name, as text."""
+        content = self.model_dump()
+        nested = content.pop("settings") | content.pop("versions")
+        return {name: str(value) for name, value in (content | nested).items()}
+
+
+class Result(Record):
+    """The numbers of one system on one task: the content of `metrics.json`."""
+
+    folder: Path = Field(exclude=True)  # the run's folder; not part of the file
+    task: str
+    is_official: bool  # whether the data is the official data of the task of that name
+    kind: str  # the kind of system that was measured
+    model: str  # the model's name, `org/name`
+    model_revision: str
+    data_revision: str  # the revision of the data
+    settings: dict[str, Setting]  # what it was run with, such as mode, dtype and max_length
+    queries: int = Field(ge=1)  # how many queries the task has
+    # how many of them `cmteb` leaves out, because they have no positive or no negative candidate
+    dropped: int = Field(ge=0)
+    cmteb: dict[str, float]  # the means by metric, 0 to 1; empty for scores that came without candidate order and texts
+    mteb: dict[str, float]  # the means by metric, 0 to 1
+    # metric of `cmteb` -> the lowest and highest mean that any order of tied candidates gives
+    ranges: dict[str, tuple[float, float]]
+    signature: Signature  # what the numbers depend on
+    finished: datetime  # when the run was finished
+
+    @field_validator("settings")
+    @classmethod
+    def _check_mode(cls, settings: dict[str, Setting]) -> dict[str, Setting]:
+        if not isinstance(settings.get("mode"), str):
+            raise ValueError("a mode is missing")
+        return settings
+
+    @property
+    def mode(self) -> str:
+        """The inference mode, or "pointwise"."""
+        return str(self.settings["mode"])
+
+    @property
+    def dtype(self) -> str | None:
+        """The number format; None for systems that have no such choice."""
+        dtype = self.settings.get("dtype")
+        return None if dtype is None else str(dtype)
+
+    @property
+    def shown_mode(self) -> str:
+        """The inference mode; `-` for systems that have only one way to rank."""
+        return "-" if self.mode == POINTWISE else self.mode
+
+    @property
+    def system(self) -> str:
+        """The short name of what was measured: the model's, or what a baseline is."""
+        name = self.model.rpartition("/")[2]
+        what = _SHOWN_KINDS.get(self.kind)
+        if what is None:
+            return name
+        variant = name.removeprefix(self.kind).lstrip("-")
+        return f"{what} ({variant})" if variant else what
+
+    @property
+    def system_key(self) -> tuple[Setting, ...]:
+        """What tells systems apart; equal for one system's runs of several tasks."""
+        return (self.model, self.model_revision, self.kind, json.dumps(self.settings, sort_keys=True))
+
+    def means(self, protocol: str) -> dict[str, float]:
+        """The means of "cmteb" or "mteb"."""
+        return self.cmteb if protocol == "cmteb" else self.mteb
+
+    def file(self, name: str) -> Path:
+        """The path of one of the run's files, such as `RUN`."""
+        return self.folder / self.task / name
+
+
+class QueryRow(Record):
+    """The metrics of one query: a line of `per_query.jsonl`."""
+
+    query_id: str
+    candidates: int  # how many candidates it has
+    relevant: int  # how many of them are relevant
+    cmteb: dict[str, float] | None  # metric -> value; None for a query that the protocol drops
+    mteb: dict[str, float]  # metric -> value
+
+
+class RankedQuery(Record):
+    """One query with its ranked candidates: a line of `run.jsonl`. P candidates in candidate order."""
+
+    query_id: str
+    query: str | None  # its text; None where only ids are known
+    doc_ids: tuple[str, ...]  # P document ids
+    scores: tuple[float | None, ...]  # P final scores; higher ranks first, None for a candidate that was not retrieved
+    rounds: tuple[int, ...]  # P numbers of the rounds the candidates left in
+    relevance: tuple[int, ...]  # P judgements; above 0 is relevant
+    cmteb_relevant: tuple[bool, ...]  # P labels of the cmteb protocol
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        columns = (self.doc_ids, self.scores, self.rounds, self.relevance, self.cmteb_relevant)
+        if len({len(column) for column in columns}) > 1:
+            raise ValueError(f"query {self.query_id} has columns of different lengths")
+        return self
+
+    @property
+    def final_scores(self) -> tuple[float, ...]:
+        """The scores as a `RankedList` has them: `NOT_RETRIEVED` where there is none."""
+        return tuple(NOT_RETRIEVED if score is None else score for score in self.scores)
+
+
+class ModelRecord(BaseModel):
+    """The measured system, in a provenance; a kind may say more of it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str
+    name: str
+    revision: str
+
+
+class DataRecord(Record):
+    """The data, in a provenance; the attributes are those of `data.Task`."""
+
+    task: str
+    split: str
+    revision: str
+    content: str | None
+    source: str
+    location: str
+    is_official: bool
+
+
+class Provenance(Record):
+    """Where a result comes from: the content of `provenance.json`."""
+
+    signature: Signature  # what the numbers depend on
+    finished: datetime  # when the run was finished
+    model: ModelRecord
+    data: DataRecord
+    settings: dict[str, Setting]  # what it was run with
+    ties: dict[str, str]  # protocol -> how it breaks ties, in words
+    observed: dict[str, Any]  # what was seen while ranking, such as the share of truncated texts
+    versions: dict[str, str]  # the versions of Python and of all packages that matter
+    device: str  # where the scores were computed
+    # commit and state of the checkout that this package ran from; None for an installed copy
+    git: dict[str, Any] | None
+    resumed_chunks: int  # how many chunks of an interrupted run were reused
+    seconds: dict[str, float]  # phase -> seconds
+
+
+class Manifest(Record):
+    """The run's key and the SHA-256 of each of its files, by their path in the run's folder."""
+
+    key: str
+    sha256: dict[str, str]
+
+
+def read_record(record: type[R], path: Path, *, remedy: str = _REMEDY, **more: object) -> R:
+    """Read a JSON file as a record.
+
+    Args:
+        record: the kind of record.
+        path: the file.
+        remedy: what to do about an unusable file.
+        more: fields that are not in the file.
+
+    Raises:
+        ListconError: the file cannot be read, or a field is missing, unknown or of a wrong type; names it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if more:
+            text = json.dumps(json.loads(text) | {name: str(value) for name, value in more.items()})
+    except (OSError, ValueError, TypeError) as error:
+        raise ListconError(f"{path} cannot be read: {error}; {remedy}") from error
+    return _validated(record, text, str(path), remedy)
+
+
+def read_rows(record: type[R], path: Path) -> Iterator[R]:
+    """Read a file with one JSON object a line as records; an error is as in `read_record`, and names the line."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                yield _validated(record, line, f"{path}, line {number}")
+    except (OSError, ValueError) as error:
+        raise ListconError(f"{path} cannot be read: {error}; {_REMEDY}") from error
+
+
+def _validated(record: type[R], text: str, where: str, remedy: str = _REMEDY) -> R:
+    try:
+        return record.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the object"
+        raise ListconError(
+            f"{where}: {field}: {first['msg']} (seen: {first['input']!r:.80}); the file was changed, or written by "
+            f"another version of this package: {remedy}"
+        ) from error

@@ -1,0 +1,218 @@
+"""Results on disk: what makes a run finished, how it is written whole, and how it is read back.
+
+    results/{org__model}/{revision}/experiments/{settings}__{Task}__{key}/   one run: one key, one folder
+        {Task}.json, model_meta.json, run_settings.jsonl                    mteb's, in the layout of its results cache
+        {Task}/metrics.json      the means of both protocols: `records.Result`
+        {Task}/per_query.jsonl   the metrics of every query: `records.QueryRow`
+        {Task}/run.jsonl         every query's candidates, scores, rounds, labels: `records.RankedQuery`
+        {Task}/run.trec, qrels.trec   the same scores and judgements as TREC files
+        {Task}/provenance.json   where it comes from: `records.Provenance`
+        {Task}/manifest.json     the key, and a checksum of each of these: `records.Manifest`
+
+A run is finished when its folder holds a manifest of its key that all files agree with. The folder is written aside and
+swapped in whole.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from listcon_eval.errors import ListconError
+from listcon_eval.files import remove_leftovers, restore_swapped, sha256_of_file, swapped_folder, write_json
+from listcon_eval.results.chunk_cache import WORK, is_locked, remove_work
+from listcon_eval.results.records import (
+    MANIFEST,
+    METRICS,
+    PER_QUERY,
+    PROVENANCE,
+    RUN,
+    Manifest,
+    Provenance,
+    QueryRow,
+    RankedQuery,
+    Result,
+    read_record,
+    read_rows,
+)
+
+logger = logging.getLogger(__name__)
+
+RESULTS = "results"
+# mteb rounds its means to five digits; half a unit of the fifth, and room for the sum's own rounding
+_MEAN_TOLERANCE = 6e-6
+
+
+def results_folder(output: Path) -> Path:
+    """The `results` folder that `output` names: itself if it has that name, else the one inside it."""
+    return output if output.resolve().name == RESULTS else output / RESULTS
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """A key of what a result depends on: 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@contextmanager
+def run_written(folder: Path, task: str, key: str) -> Iterator[Path]:
+    """A folder aside to write a run into; at the end it is sealed by a manifest of its key and swapped in whole."""
+    with swapped_folder(folder) as staged:
+        (staged / task).mkdir()
+        yield staged
+        write_json(staged / task / MANIFEST, {"key": key, "sha256": _checksums(staged)})
+    shutil.rmtree(failures_folder(folder), ignore_errors=True)
+
+
+def failures_folder(folder: Path) -> Path:
+    """Where a run that cannot be finished says why: beside the run's folder."""
+    return folder.with_name(f"{folder.name}.failed")
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files}
+
+
+def is_finished(folder: Path, task: str, key: str) -> bool:
+    """Whether a folder holds the finished run of a key; what an interrupted swap left is put right first.
+
+    Raises:
+        ListconError: it does, but one of its files is gone or was changed; names the file.
+    """
+    remove_leftovers(folder)
+    if not (folder / task / MANIFEST).exists():
+        return False
+    return verified(folder, task).key == key
+
+
+def verified(folder: Path, task: str) -> Manifest:
+    """The manifest of a run, whose files are as they were written; files of other programs do not matter.
+
+    Raises:
+        ListconError: the manifest is no manifest, or a file is gone or was changed; names it.
+    """
+    manifest = read_record(Manifest, folder / task / MANIFEST)
+    for name, checksum in manifest.sha256.items():
+        path = folder / name
+        if not path.is_file():
+            raise ListconError(f"{path} is gone: {_REMEDY}")
+        if sha256_of_file(path) != checksum:
+            raise ListconError(f"{path} was changed after the run (its checksum does not fit): {_REMEDY}")
+    return manifest
+
+
+_REMEDY = "run the evaluation again with --fresh, or put the file back"
+
+
+def load_result(folder: Path, task: str) -> Result:
+    """The numbers of a run, whose files are verified."""
+    verified(folder, task)
+    return read_record(Result, folder / task / METRICS, folder=folder)
+
+
+def load_results(path: str | Path) -> list[Result]:
+    """The results in a folder: a run's, an output folder's, or any folder above runs.
+
+    Of several runs of one system, with the same settings, on the same data, the one that was finished last is taken; a
+    warning says so. `listcon-eval clean` removes the others.
+
+    Raises:
+        ListconError: no such folder, no run in it, or a run's files are not as they were written.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise ListconError(f"{path}: no such folder; give a run's folder, or one with runs in it")
+    found = [load_result(folder, task) for folder, task in run_folders(root)]
+    if not found:
+        raise ListconError(f"no runs in {path}: `listcon-eval run --output {path}` writes them")
+    kept = _newest(found)
+    if len(kept) < len(found):
+        logger.warning(
+            "%s: %d older runs of the same system on the same data are left out; `listcon-eval clean` removes them",
+            path,
+            len(found) - len(kept),
+        )
+    return kept
+
+
+def _newest(results: Sequence[Result]) -> list[Result]:
+    """Of the runs of one system on the same data, the one that was finished last."""
+    newest: dict[tuple[object, ...], Result] = {}
+    for result in sorted(results, key=lambda result: result.finished):
+        newest[result.system_key, result.task, result.data_revision] = result
+    return [result for result in results if any(result is kept for kept in newest.values())]
+
+
+def run_folders(root: Path) -> Iterator[tuple[Path, str]]:
+    """The run folders in a folder (or the one it is, or is in) with their tasks, in the order of their paths."""
+    if any((root / name).is_file() for name in (METRICS, MANIFEST)):  # this package's files in a run's folder
+        yield root.parent, root.name
+        return
+    for path in sorted(root.rglob(".*.replaced")):
+        restore_swapped(path.with_name(path.name[1:].removesuffix(".replaced")))
+    own = {path.parent for name in (METRICS, MANIFEST) for path in root.rglob(name)}  # one of them may be gone
+    for path in sorted(own):
+        if not any(part.startswith(".") for part in path.relative_to(root).parts):
+            yield path.parent, path.name
+
+
+def superseded(root: Path) -> list[Path]:
+    """Folders that nothing needs: older runs of what was run again, and chunks of interrupted runs."""
+    runs = [load_result(folder, task) for folder, task in run_folders(root)]
+    needed = {result.folder for result in _newest(runs)}
+    older = [result.folder for result in runs if result.folder not in needed]
+    work = [folder for parent in root.rglob(WORK) for folder in sorted(parent.iterdir()) if folder.is_dir()]
+    return older + [folder for folder in work if not is_locked(folder)]
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder that `superseded` named."""
+    if folder.parent.name == WORK:
+        remove_work(folder)
+    else:
+        shutil.rmtree(folder)
+
+
+def read_per_query(result: Result) -> dict[str, dict[str, float]]:
+    """The metrics of every query: measure (as `cmteb:map`) -> query id -> value, 0 to 1.
+
+    A query that `cmteb` drops is in the `mteb` measures alone.
+
+    Raises:
+        ListconError: the file cannot be read, or does not give the means that `metrics.json` holds.
+    """
+    path = result.file(PER_QUERY)
+    values: dict[str, dict[str, float]] = {
+        f"{protocol}:{name}": {} for protocol in ("cmteb", "mteb") for name in result.means(protocol)
+    }
+    queries = 0
+    for row in read_rows(QueryRow, path):
+        queries += 1
+        for protocol, own in (("cmteb", row.cmteb or {}), ("mteb", row.mteb)):
+            for name, value in own.items():
+                if not 0 <= value <= 1:
+                    raise ListconError(f"{path}: a {protocol}:{name} of {value}; expected a value from 0 to 1")
+                values.setdefault(f"{protocol}:{name}", {})[row.query_id] = value
+    if queries != result.queries:
+        raise ListconError(f"{path} has {queries} queries, {METRICS} beside it says {result.queries}: {_REMEDY}")
+    for measure, own in values.items():
+        protocol, _, name = measure.partition(":")
+        mean, found = result.means(protocol).get(name), math.fsum(own.values()) / max(1, len(own))
+        if mean is None or not abs(found - mean) <= _MEAN_TOLERANCE:
+            raise ListconError(f"{path}: {measure} averages to {found:.6f}, {METRICS} beside it says {mean}: {_REMEDY}")
+    return values
+
+
+def read_rankings(result: Result) -> dict[str, RankedQuery]:
+    """Every query's candidates with their scores, by query id, in the order of the run."""
+    return {row.query_id: row for row in read_rows(RankedQuery, result.file(RUN))}
+
+
+def read_provenance(result: Result) -> Provenance:
+    """Where a result comes from."""
+    return read_record(Provenance, result.file(PROVENANCE))

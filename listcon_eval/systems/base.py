@@ -1,0 +1,211 @@
+"""What every kind of system has in common. A new kind is a subclass of `System`, and a line in `resolve.KINDS`."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from listcon_eval.errors import ListconError
+from listcon_eval.inference.tokens import check_list
+from listcon_eval.progress import Phases, Progress, no_progress
+from listcon_eval.records import NOT_RETRIEVED, POINTWISE, CandidateList, DTypeOption, RankedList
+from listcon_eval.systems.resolve import KINDS, ModelSpec
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    from listcon_eval.inference import ChunkStore
+
+__all__ = ["KINDS", "LoadOptions", "RankContext", "Ranking", "System", "load_system", "system_class"]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a system is loaded.
+
+    Attributes:
+        device: the best there is when None.
+        dtype: "auto" is float16 on an accelerator and float32 on a CPU.
+        max_length: tokens a text, or a pair of texts, is cut to; the system's own when None.
+        memory: bytes of host memory to stay within; no bound when None.
+        device_memory: the same for an accelerator's own memory.
+    """
+
+    device: str | None = None
+    dtype: DTypeOption = "auto"
+    max_length: int | None = None
+    memory: int | None = None
+    device_memory: int | None = None
+
+
+@dataclass(frozen=True)
+class RankContext:
+    """What lists are ranked for, and how the work is done.
+
+    Attributes:
+        task: mteb's metadata of the task; prompts follow from it.
+        split: the evaluated split.
+        subset: the evaluated subset.
+        progress: told of units that are done.
+        phases: seconds by phase are added here.
+        cache: keeps finished chunks, and gives back those that it has.
+        keep_going: whether a list that cannot be ranked is reported in `Ranking.failures` instead of ending the run.
+    """
+
+    task: "TaskMetadata"
+    split: str
+    subset: str = "default"
+    progress: Progress = no_progress
+    phases: Phases = field(default_factory=Phases)
+    cache: "ChunkStore | None" = None
+    keep_going: bool = False
+
+    def name_of(self, row: CandidateList) -> str:
+        """What messages call a list."""
+        return f"{self.task.name}, query {row.query_id}"
+
+
+class Ranking(NamedTuple):
+    """What a system made of lists.
+
+    Attributes:
+        lists: one `RankedList` a candidate list, in their order. One of a list that failed has NaN for scores.
+        failures: query id -> why its list could not be ranked.
+        observed: what was seen on the way, for the provenance: texts that were cut, candidates that were left out.
+    """
+
+    lists: list[RankedList]
+    failures: dict[str, str]
+    observed: Mapping[str, Any]
+
+
+class System(ABC):
+    """A system that scores candidate lists.
+
+    Attributes:
+        kind: the kind's name.
+        modes: its modes; `POINTWISE` alone where each passage is scored without the others.
+        packages: the packages whose versions change its scores, beside those of every number.
+        reads_texts: whether texts have to be such that a model can read them.
+        scores_all: whether every candidate gets a score; otherwise `NOT_RETRIEVED` stands for one that did not.
+        needs_judgements: whether it ranks by the relevance judgements.
+        load_options: the fields of `LoadOptions` that it takes; another one that is set is refused.
+        name: its name, `org/name`.
+        revision: the hub's commit, a hash of local files, a library's version, a seed. A finished run is read again as
+            long as this, the settings and `key()` are the same: a class outside this package changes it with its code.
+        dtype: the number format; None where there is no such choice.
+        device: the device it computes on; None where nothing is computed here.
+        load_seconds: how long it took to load.
+    """
+
+    kind: ClassVar[str]
+    modes: ClassVar[tuple[str, ...]] = (POINTWISE,)
+    reads_texts: ClassVar[bool] = True
+    scores_all: ClassVar[bool] = True
+    needs_judgements: ClassVar[bool] = False
+    load_options: ClassVar[frozenset[str]] = frozenset()
+
+    name: str
+    revision: str
+    packages: tuple[str, ...] = ()
+    dtype: str | None = None
+    device: str | None = None
+    load_seconds: float = 0.0
+
+    @classmethod
+    @abstractmethod
+    def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
+        """Make the system that a spec names; ListconError when it cannot be loaded."""
+
+    def rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
+        """Score candidate lists in one of the system's modes; a list without candidates has no scores.
+
+        Raises:
+            ListconError: a list cannot be ranked, naming task and query, unless the context says to keep going.
+        """
+        failures: dict[str, str] = {}
+        for row in lists if self.reads_texts else ():
+            try:
+                if row.passages:
+                    check_list(context.name_of(row), row.query, row.passages)
+            except ListconError as error:
+                if not context.keep_going:
+                    raise
+                failures[row.query_id] = str(error)
+        filled = [row for row in lists if row.doc_ids and row.query_id not in failures]
+        found = self._rank(filled, mode, context) if filled else Ranking([], {}, {})
+        failures |= found.failures
+        by_query = dict(zip((row.query_id for row in filled), found.lists, strict=True))
+        ranked = []
+        for row in lists:
+            own = by_query.get(row.query_id)
+            if own is None:
+                own = RankedList((math.nan,) * len(row.doc_ids), (0,) * len(row.doc_ids))
+            elif row.query_id not in failures:
+                allowed = () if self.scores_all else (NOT_RETRIEVED,)
+                bad = sum(not math.isfinite(score) and score not in allowed for score in own.scores)
+                if bad:
+                    failures[row.query_id] = (
+                        f"{context.name_of(row)}: {bad} of {len(own.scores)} scores are not finite numbers; the "
+                        "weights are damaged, or a value overflowed: try --dtype float32"
+                    )
+            ranked.append(own)
+        if failures and not context.keep_going:
+            raise ListconError(next(iter(failures.values())))
+        return Ranking(ranked, failures, found.observed)
+
+    @abstractmethod
+    def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
+        """Score lists that have a passage or more, and texts that can be read."""
+
+    def run_settings(self, mode: str) -> dict[str, Any]:
+        """Mode, dtype and what else tells this system's runs of one task apart: they are part of a result's path."""
+        dtype = {} if self.dtype is None else {"dtype": self.dtype}
+        return {"mode": mode, **dtype, **self.path_settings()}
+
+    def path_settings(self) -> Mapping[str, Any]:
+        """Settings that are not the usual ones, and so part of a result's path."""
+        return {}
+
+    def settings(self) -> Mapping[str, Any]:
+        """Settings that a signature names, beside mode and dtype."""
+        return {}
+
+    def key(self) -> Mapping[str, Any]:
+        """What changes its scores, beside `name` and `revision`."""
+        return {}
+
+    def provenance(self) -> Mapping[str, Any]:
+        """What a provenance says of the model."""
+        return {}
+
+    def model_metadata(self) -> Mapping[str, Any]:
+        """What is known of the fields of mteb's `ModelMeta`."""
+        return {}
+
+
+def system_class(kind: str) -> type[System]:
+    """The class of a kind."""
+    module, name = KINDS[kind].split(":")
+    found: type[System] = getattr(import_module(f"listcon_eval.systems.{module}"), name)
+    return found
+
+
+def load_system(spec: ModelSpec, options: LoadOptions) -> System:
+    """Make the system that a spec names.
+
+    Raises:
+        ListconError: when it cannot be loaded, or an option has no meaning for it.
+    """
+    kind = system_class(spec.kind)
+    asked = {field.name for field in fields(options) if getattr(options, field.name) != field.default}
+    if options.device == "cpu":
+        asked.discard("device")  # where a kind without a choice of device computes anyway
+    if meaningless := asked - kind.load_options:
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in sorted(meaningless))
+        raise ListconError(
+            f"leave out {given}: a model of the kind {spec.kind} (here {spec.given}) takes no such option"
+        )
+    return kind.load(spec, options)

@@ -1,0 +1,337 @@
+"""Training data: which lists are used and sampled, and their texts as batches of tokens or pooled outputs."""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedTokenizerFast
+
+from listcon_eval.errors import ListconError
+from listcon_eval.files import sha256_of_texts, write_bytes
+from listcon_eval.inference.tokens import IndexedList, TextTokenizer, pad
+from listcon_eval.model import ListConModel
+from listcon_eval.progress import Progress, no_progress
+from listcon_eval.records import CandidateList
+
+_BATCH_TOKENS = 16_384  # with padding, in one pass of the encoder
+_CHUNK_TEXTS = 1024  # texts whose pooled outputs are one file
+
+
+class TrainingList(NamedTuple):
+    """One query with its passages, as indices of distinct texts.
+
+    Attributes:
+        query_id: the query's id, for messages.
+        query: the query's index.
+        passages: distinct passages, positives first, (P,).
+        positives: how many of them are positives: at least one, and fewer than P.
+        teacher: the teacher's scores of the passages, (P,); NaN where there is none.
+    """
+
+    query_id: str
+    query: int
+    passages: NDArray[np.int64]
+    positives: int
+    teacher: NDArray[np.float32]
+
+
+def train_eval_split(
+    lists: Sequence[CandidateList], share: float, seed: int
+) -> tuple[list[CandidateList], list[CandidateList]]:
+    """Hold out a random share of the queries; lists with equal query texts stay together.
+
+    Raises:
+        ListconError: when the share leaves nothing to train on.
+    """
+    if share == 0:
+        return list(lists), []
+    queries = list(dict.fromkeys(row.query for row in lists))
+    count = max(1, round(share * len(queries)))
+    if count >= len(queries):
+        raise ListconError(
+            f"holding out {share:g} of {len(queries)} distinct queries leaves none to train on: give a smaller "
+            f"--eval_split, or --eval_data"
+        )
+    chosen = np.random.default_rng([seed, len(queries)]).permutation(len(queries))[:count]
+    held_out = {queries[index] for index in chosen}
+    return [row for row in lists if row.query not in held_out], [row for row in lists if row.query in held_out]
+
+
+def training_lists(
+    lists: Sequence[CandidateList],
+    indexed: Sequence[IndexedList],
+    teacher: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[TrainingList]:
+    """The lists that have both classes; a text that is judged both ways in its list is a positive.
+
+    Args:
+        lists: the lists.
+        indexed: the same over the indices of distinct texts.
+        teacher: query id -> document id -> the teacher's score.
+
+    Raises:
+        ListconError: when no list has both classes, or the teacher scored none of them.
+    """
+    kept = []
+    for row, places in zip(lists, indexed, strict=True):
+        relevant = np.array(row.relevance) > 0
+        positives = np.unique(places.passages[relevant])
+        negatives = np.setdiff1d(places.passages[~relevant], positives)
+        if not len(positives) or not len(negatives):
+            continue
+        passages = np.concatenate([positives, negatives])
+        known = (teacher or {}).get(row.query_id, {})
+        by_text = {text: known[doc] for text, doc in zip(places.passages, row.doc_ids, strict=True) if doc in known}
+        scores = np.array([by_text.get(text, np.nan) for text in passages], dtype=np.float32)
+        kept.append(TrainingList(row.query_id, places.query, passages, len(positives), scores))
+    if not kept:
+        raise ListconError(
+            f"none of the {len(lists)} training lists has both a relevant and another passage: nothing can be learned"
+        )
+    if teacher is not None and all(np.isnan(row.teacher).all() for row in kept):
+        raise ListconError(
+            f"the teacher's run scores no passage of the training lists: its queries are such as "
+            f"{next(iter(teacher), None)!r}, theirs such as {kept[0].query_id!r}"
+        )
+    return kept
+
+
+def oversample(lists: Sequence[TrainingList], given: Sequence[str]) -> list[TrainingList]:
+    """The lists of an epoch: `PREFIX=TIMES` repeats those whose query id starts so; the longest fitting prefix counts.
+
+    Raises:
+        ListconError: for words of another form, a prefix given twice, or one that no query id starts with.
+    """
+    times: dict[str, int] = {}
+    for word in given:
+        prefix, _, count = word.rpartition("=")
+        if not prefix or not count.isdecimal() or int(count) < 1:
+            raise ListconError(f"--oversample is {word!r}: expected a prefix of query ids, '=' and a number from 1 on")
+        if prefix in times:
+            raise ListconError(f"--oversample is given twice for {prefix!r}: give it once")
+        if not any(row.query_id.startswith(prefix) for row in lists):
+            raise ListconError(
+                f"no training list has a query id that starts with {prefix!r}; theirs are such as {lists[0].query_id!r}"
+            )
+        times[prefix] = int(count)
+    longest_first = sorted(times, key=len, reverse=True)
+    counts = [next((times[prefix] for prefix in longest_first if row.query_id.startswith(prefix)), 1) for row in lists]
+    return [row for row, count in zip(lists, counts, strict=True) for _ in range(count)]
+
+
+class EpochItem(NamedTuple):
+    """A list's place in the training data, in an epoch: what its random choices follow from.
+
+    `counts` is False for a copy that only fills the last batches of several processes: its loss is left out.
+    """
+
+    epoch: int
+    place: int
+    counts: bool
+
+
+class ListDataset(Dataset[tuple[TrainingList, bool]]):
+    """Samples the passages of a list: all positives, and as many negatives as fit.
+
+    What is sampled depends on the seed, the epoch and the list alone, so it is the same whatever the batches, workers
+    and processes, and after a resume.
+
+    A list of `size` passages with more positives than fit keeps all of them, and one negative. `fill` adds random
+    passages of other queries to shorter lists.
+    """
+
+    def __init__(self, lists: Sequence[TrainingList], *, size: int, fill: bool, seed: int) -> None:
+        self._lists, self._size, self._seed = lists, size, seed
+        self._pool = np.unique(np.concatenate([row.passages for row in lists])) if fill else None
+        positives: dict[int, list[NDArray[np.int64]]] = {}
+        for row in lists:
+            positives.setdefault(row.query, []).append(row.passages[: row.positives])
+        # Two lists may share a query's text: a positive of one is no random negative of the other.
+        self._relevant = {query: np.concatenate(parts) for query, parts in positives.items()}
+
+    def __len__(self) -> int:
+        return len(self._lists)
+
+    def __getitem__(self, item: EpochItem) -> tuple[TrainingList, bool]:
+        row = self._lists[item.place]
+        rng = np.random.default_rng([self._seed, item.epoch, item.place])
+        wanted = max(1, self._size - row.positives)
+        own = np.arange(row.positives, len(row.passages))
+        if len(own) > wanted:
+            own = rng.choice(own, wanted, replace=False)
+        kept = np.concatenate([np.arange(row.positives), own])
+        passages, teacher = row.passages[kept], row.teacher[kept]
+        missing = wanted - len(own)
+        if self._pool is not None and missing > 0:
+            used = np.concatenate([self._relevant[row.query], row.passages])
+            drawn = rng.choice(self._pool, min(len(self._pool), missing + len(used)), replace=False)
+            others = drawn[~np.isin(drawn, used)][:missing]
+            passages = np.concatenate([passages, others])
+            teacher = np.concatenate([teacher, np.full(len(others), np.nan, dtype=np.float32)])
+        return TrainingList(row.query_id, row.query, passages, row.positives, teacher), item.counts
+
+
+class EpochSampler(Sampler[EpochItem]):
+    """A random order of all lists in each epoch, the same in every process.
+
+    The order is filled up to a multiple of `multiple` with copies that do not count, so that several processes have
+    equally many batches and the mean is still over every list once.
+    """
+
+    def __init__(self, count: int, *, seed: int, epoch: Callable[[], int], multiple: int = 1) -> None:
+        self._count, self._seed, self._epoch = count, seed, epoch
+        self._length = -(-count // multiple) * multiple
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[EpochItem]:
+        epoch = self._epoch()
+        order = np.random.default_rng([self._seed, epoch]).permutation(self._count)
+        for place in range(self._length):
+            yield EpochItem(epoch, int(order[place % self._count]), place < self._count)
+
+
+class TokenisedTexts:
+    """The tokens of N distinct texts, each cut to `max_length` tokens with the special ones."""
+
+    def __init__(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
+        self.texts = texts
+        self._rows, _ = TextTokenizer(tokenizer, max_length)(texts)
+        self.lengths: NDArray[np.int64] = np.array([len(row) for row in self._rows], dtype=np.int64)
+        self._padding = tokenizer.pad_token_id or 0
+
+    def batches(self, indices: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], dict[str, Tensor]]]:
+        """The texts at `indices` in batches of similar length, longest first.
+
+        Yields:
+            The places of a batch's texts in `indices`, (n,), and its `input_ids` and `attention_mask`, (n, T).
+        """
+        order = np.argsort(-self.lengths[indices], kind="stable")
+        start = 0
+        while start < len(order):
+            places = order[start : start + max(1, _BATCH_TOKENS // int(self.lengths[indices[order[start]]]))]
+            input_ids, own = pad([self._rows[index] for index in indices[places]], self._padding)
+            yield (
+                places,
+                {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(own.astype(np.int64))},
+            )
+            start += len(places)
+
+
+@torch.no_grad()
+def encode_texts(model: ListConModel, texts: TokenisedTexts, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The encoder's pooled outputs of the texts at `indices`, (n, H), without dropout."""
+    device = next(model.parameters()).device
+    was_training = model.encoder.training
+    model.encoder.train(False)
+    pooled = np.empty((len(indices), model.config.encoder.hidden_size), dtype=np.float32)
+    for places, tokens in texts.batches(indices):
+        found = model.pool(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
+        pooled[places] = found.float().cpu().numpy()
+    model.encoder.train(was_training)
+    return pooled
+
+
+class PooledCache:
+    """The pooled outputs of a frozen encoder for all texts, on disk, in files named by what decides their content.
+
+    A later run with the same encoder and texts reads the files, and an interrupted run computes only the missing ones.
+    Files are mapped into memory, not read into it.
+    """
+
+    def __init__(self, folder: Path, model: ListConModel, texts: TokenisedTexts) -> None:
+        self._model, self._texts = model, texts
+        order = sorted(range(len(texts.texts)), key=lambda index: (-texts.lengths[index], texts.texts[index]))
+        self._chunks = [np.array(order[start : start + _CHUNK_TEXTS]) for start in range(0, len(order), _CHUNK_TEXTS)]
+        self._place = np.empty(len(order), dtype=np.int64)
+        self._place[order] = np.arange(len(order))
+        weights = hashlib.sha256(model.config.encoder.to_json_string(use_diff=False).encode())
+        for name, value in model.encoder.state_dict().items():
+            weights.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
+        self._files = [folder / f"{self._name(weights.hexdigest(), chunk)}.npy" for chunk in self._chunks]
+        self._mapped: list[NDArray[np.float32]] = []
+
+    def _name(self, weights: str, chunk: NDArray[np.int64]) -> str:
+        """Covers the weights, the texts and, for the tokenizer and the maximum length, the tokens."""
+        tokens = (str(part["input_ids"].tolist()) for _, part in self._texts.batches(chunk))
+        return sha256_of_texts([weights, *(self._texts.texts[index] for index in chunk), *tokens])[:32]
+
+    def compute(self, share: int = 0, shares: int = 1, progress: Progress = no_progress) -> None:
+        """Encode the texts of the missing files; with several processes, of this one's share of them."""
+        missing = [place for place in range(share, len(self._files), shares) if not self._files[place].exists()]
+        for done, place in enumerate(missing):
+            content = io.BytesIO()
+            np.save(content, encode_texts(self._model, self._texts, self._chunks[place]))
+            write_bytes(self._files[place], content.getvalue())
+            progress("encode", done + 1, len(missing))
+
+    def __call__(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The pooled outputs of the texts at `indices`, (n, H)."""
+        if not self._mapped:
+            self._mapped = [np.load(path, mmap_mode="r") for path in self._files]
+        chunks, rows = np.divmod(self._place[indices], _CHUNK_TEXTS)
+        found = np.empty((len(indices), self._model.config.encoder.hidden_size), dtype=np.float32)
+        for chunk in np.unique(chunks):
+            mine = chunks == chunk
+            found[mine] = self._mapped[chunk][rows[mine]]
+        return found
+
+
+class ListCollator:
+    """Makes the batches that `trainer.ListLossModel` takes; every distinct text of a batch is in it once.
+
+    Args:
+        texts: the tokens of all texts.
+        pooled: the pooled outputs of a frozen encoder; then batches hold these instead of tokens.
+        teacher: the pooled outputs whose cosine similarity is the teacher; None for the lists' own teacher scores.
+    """
+
+    def __init__(
+        self, texts: TokenisedTexts, pooled: PooledCache | None = None, teacher: PooledCache | None = None
+    ) -> None:
+        self._texts, self._pooled, self._teacher = texts, pooled, teacher
+
+    def __call__(self, items: Sequence[tuple[TrainingList, bool]]) -> dict[str, Any]:
+        """Collate B lists of up to P passages with n distinct texts among them.
+
+        Returns:
+            `tokens` (batches of texts) or `pooled` (n, H): the texts; `rows` (B, 1 + P): their index at each place,
+            query first; `valid` (B, 1 + P) and `positive` (B, P); `teacher` (B, P), NaN for none; `counts` (B,): 0 for
+            a copy that is not counted; `query_ids`.
+        """
+        lists = [row for row, _ in items]
+        padded, valid = pad([np.append(row.query, row.passages) for row in lists])
+        indices = np.where(valid, padded, padded[:, :1])  # padding is the query again, so it adds no text
+        distinct, inverse = np.unique(indices, return_inverse=True)
+        rows = inverse.reshape(indices.shape)
+        positives = np.array([row.positives for row in lists])
+        batch: dict[str, Any] = {
+            "valid": torch.from_numpy(valid),
+            "positive": torch.from_numpy(np.arange(valid.shape[1] - 1) < positives[:, None]),
+            "counts": torch.tensor([counts for _, counts in items], dtype=torch.float32),
+            "teacher": torch.full((len(lists), valid.shape[1] - 1), torch.nan),
+            "query_ids": [row.query_id for row in lists],
+        }
+        for place, row in enumerate(lists):
+            scores = torch.from_numpy(row.teacher)
+            if self._teacher is not None:
+                features = functional.normalize(torch.from_numpy(self._teacher(np.append(row.query, row.passages))))
+                scores = features[1:] @ features[0]
+            batch["teacher"][place, : len(scores)] = scores
+        if self._pooled is not None:
+            batch["pooled"] = torch.from_numpy(self._pooled(distinct))
+        else:
+            parts = list(self._texts.batches(distinct))
+            batch["tokens"] = [tokens for _, tokens in parts]
+            rows = np.argsort(np.concatenate([where for where, _ in parts]))[rows]  # batches are in another order
+        batch["rows"] = torch.from_numpy(rows)
+        return batch

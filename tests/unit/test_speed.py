@@ -1,0 +1,230 @@
+"""The parts of `speed`: workloads, random models, the published procedure, and the figures made of times."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import pytest
+import torch
+
+from listcon_eval import ListConRanker
+from listcon_eval.errors import ListconError
+from listcon_eval.inference.memory import host_peak, reset_peak
+from listcon_eval.records import RankedList
+from listcon_eval.speed.measure import (
+    Measurement,
+    Timing,
+    as_text,
+    covered_share,
+    matrix_product_ceiling,
+    measure,
+    updated_markdown,
+)
+from listcon_eval.speed.procedure import Agreement, PublishedProcedure, compare_rankings, reversed_gap
+from listcon_eval.speed.random_model import SIZES, character_tokenizer, write_random_checkpoint
+from listcon_eval.speed.workload import SHAPES, Workload, read_workload, synthetic_workload
+from reference.oracle import Oracle
+from texts import random_list
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_workloads_have_the_stated_shape(name: str) -> None:
+    shape = SHAPES[name]
+    workload = synthetic_workload(name, scale=3000 / shape.documents, seed=1)
+    sizes = [len(passages) for passages in workload.passages]
+    documents = [text for passages in workload.passages for text in passages]
+    lengths = list(map(len, documents))
+    assert len(sizes) == max(1, round(shape.queries * 3000 / shape.documents))
+    assert shape.candidates.min <= min(sizes)
+    assert max(sizes) <= shape.candidates.max
+    assert mean(sizes) == pytest.approx(shape.candidates.mean, rel=0.02)
+    assert mean(lengths) == pytest.approx(shape.document_length.mean, rel=0.05)
+    assert shape.document_length.min <= min(lengths)
+    assert max(lengths) <= shape.document_length.max
+    assert len(set(documents)) / len(documents) == pytest.approx(shape.distinct_documents / shape.documents, abs=0.01)
+    assert all(shape.query_length.min <= len(query) <= shape.query_length.max for query in workload.queries)
+
+
+def test_seeds_decide_the_texts() -> None:
+    first, again, other = (synthetic_workload("T2Reranking", scale=0.001, seed=seed) for seed in (4, 4, 5))
+    assert first == again
+    assert first != other
+
+
+def test_synthetic_texts_are_one_token_per_character() -> None:
+    tokenizer = character_tokenizer()
+    text = synthetic_workload("MMarcoReranking", scale=0.01).passages[0][0]
+    ids = tokenizer(text)["input_ids"]
+    assert len(ids) == len(text) + 2
+    assert tokenizer.unk_token_id not in ids
+    assert len(tokenizer) == 21_128
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_unusable_scales(scale: float) -> None:
+    with pytest.raises(ListconError, match=f"the scale is {scale}"):
+        synthetic_workload("T2Reranking", scale=scale)
+
+
+def test_data_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "lists.jsonl"
+    path.write_text(json.dumps({"query": "问", "positive": ["甲"], "negative": ["乙", "甲"]}), encoding="utf-8")
+    workload = read_workload(path)
+    assert workload == Workload("lists.jsonl", ["问"], [["甲", "乙", "甲"]])
+    assert workload.size == 3
+    assert workload.distinct_texts() == ["问", "甲", "乙"]
+
+
+def test_a_sample_is_spread_over_the_sizes() -> None:
+    sizes = [9, 1, 8, 2, 7, 3, 6, 4, 5]
+    workload = Workload("w", [str(size) for size in sizes], [["p"] * size for size in sizes])
+    assert sorted(sizes[place] for place in workload.sample(3)) == [2, 5, 8]
+    assert workload.sample(1) == [8]
+    assert workload.sample(100) == list(range(9))
+    assert workload.sample(0) == []
+    assert workload.subset([8]).queries == ["5"]
+
+
+@pytest.mark.parametrize("size", ["tiny", pytest.param("base", marks=pytest.mark.slow)])
+def test_random_checkpoints_have_the_named_size(size: str, tmp_path: Path) -> None:
+    folder = write_random_checkpoint(size, tmp_path / size)
+    config = ListConRanker.from_pretrained(folder, device="cpu", dtype="float32").model.config
+    encoder = config.encoder
+    found = (encoder.num_hidden_layers, encoder.hidden_size, encoder.num_attention_heads)
+    assert (*found, config.list_width, config.list_layers) == SIZES[size]
+    assert encoder.vocab_size == 21_128
+
+
+@pytest.mark.parametrize("size", [1, 20, 47])
+def test_the_procedure_against_the_oracle(ranker: ListConRanker, size: int) -> None:
+    query, *passages = random_list(size, seed=size)
+    tokenizer = ranker.checkpoint.tokenizer
+    oracle = Oracle(ranker.model, tokenizer, torch.float64)
+    procedure = PublishedProcedure(ranker.model, tokenizer, dtype="float32", max_length=512)
+    conventional = procedure.rank(query, passages, "conventional")
+    assert conventional.scores == pytest.approx(oracle.score(query, passages), abs=1e-5)
+    iterative = procedure.rank(query, passages, "iterative")
+    assert iterative.scores == pytest.approx(oracle.iterative(query, passages), abs=1e-5)
+
+
+def test_in_float16_the_procedure_ranks_by_the_rounded_score(checkpoint_folder: Path) -> None:
+    model = ListConRanker.from_pretrained(checkpoint_folder, device="cpu", dtype="float32")
+    model.model.linear_score1.weight.data.mul_(1e-4)  # bunches the scores: most tie in float16
+    query, *passages = random_list(40, seed=3)
+    tokenizer = model.checkpoint.tokenizer
+    coarse = PublishedProcedure(model.model.half(), tokenizer, dtype="float16", max_length=512)
+    scores = coarse.rank(query, passages, "conventional").scores
+    assert len(set(scores)) < 10
+    assert all(score == float(np.float16(score)) for score in scores)
+    model.model.float()
+    fine = PublishedProcedure(model.model, tokenizer, dtype="float32", max_length=512)
+    assert len(set(fine.rank(query, passages, "conventional").scores)) > 30
+
+
+def test_reversed_gaps_by_hand() -> None:
+    expected = np.array([0.9, 0.5, 0.5, 0.1])
+    assert reversed_gap(expected, np.array([4.0, 3.0, 2.0, 1.0])) == 0
+    assert reversed_gap(expected, np.array([4.0, 2.0, 3.0, 1.0])) == 0  # these two are tied in `expected`
+    assert reversed_gap(expected, np.array([4.0, 3.0, 1.0, 2.0])) == pytest.approx(0.4)
+    assert reversed_gap(expected, np.array([4.0, 3.0, 3.0, 3.0])) == pytest.approx(0.4)  # a new tie loses the order
+    assert reversed_gap(expected, np.array([1.0, 3.0, 2.0, 4.0])) == pytest.approx(0.8)
+
+
+def test_of_equal_texts_the_first_counts() -> None:
+    expected = [RankedList((0.3, 0.2, 0.1), (0, 0, 0)), RankedList((0.3, 0.2), (0, 0))]
+    found = [RankedList((0.3, 0.2, 0.3), (0, 0, 0)), RankedList((0.1, 0.2), (0, 0))]
+    agreement = compare_rankings(expected, found, [["a", "b", "a"], ["a", "b"]])
+    assert (agreement.lists, agreement.identical) == (2, 1)
+    assert agreement.max_gap == pytest.approx(0.1)
+
+
+def test_ratios_are_of_times_per_passage_repeat_by_repeat() -> None:
+    engine, published = Timing(10, 1000, (2.0, 1.0, 4.0)), Timing(1, 100, (10.0, 10.0, 10.0))
+    assert engine.times_faster_than(published) == (50.0, 25.0, 100.0)
+    assert engine.ms_per_query == 200.0
+
+
+def test_covered_share_by_hand() -> None:
+    spans = [(6.0, 8.0), (0.0, 1.0), (0.5, 2.0), (7.0, 20.0)]
+    assert covered_share(spans, 0.0, 10.0) == pytest.approx(0.6)
+    assert covered_share([], 0.0, 10.0) == 0.0
+    assert covered_share([(-5.0, 15.0)], 0.0, 10.0) == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_every_dtype_has_a_ceiling(dtype: torch.dtype) -> None:
+    assert matrix_product_ceiling(torch.device("cpu"), dtype, seconds=0, size=64) > 0
+
+
+def test_the_peak_is_of_memory_held_since_the_reset() -> None:
+    reset_peak(torch.device("cpu"))
+    before = host_peak()
+    held = np.ones(40_000_000)
+    assert host_peak() - before > 0.9 * held.nbytes
+
+
+@pytest.fixture(scope="module")
+def measurement(ranker: ListConRanker) -> Measurement:
+    lists = [random_list(size, seed=size, longest=20) for size in (3, 24, 31)]
+    workload = Workload("three lists", [row[0] for row in lists], [row[1:] for row in lists])
+    return measure(ranker, workload, model_name="random test", repeats=2, reference_queries=2)
+
+
+def test_a_measurement_end_to_end(measurement: Measurement, ranker: ListConRanker) -> None:
+    assert measurement.agreement == Agreement(2, 2, 0.0)
+    assert (measurement.engine.queries, measurement.engine.passages) == (3, 58)
+    assert measurement.published is not None
+    assert (measurement.published.queries, measurement.published.passages) == (2, 34)
+    assert len(measurement.published.seconds) == len(measurement.encoder.padded_seconds) == 2
+    assert measurement.distinct_texts == 61
+    tokenizer = ranker.checkpoint.tokenizer
+    texts = {text for size in (3, 24, 31) for text in random_list(size, seed=size, longest=20)}
+    assert measurement.tokens == sum(len(tokenizer(text)["input_ids"]) for text in texts)
+    config = ranker.model.config.encoder
+    linears = 2 * config.num_hidden_layers * 12 * config.hidden_size**2 * measurement.tokens  # inner width 4H
+    assert linears < measurement.flop < 1.2 * linears
+    assert {"tokenise", "encode", "list"} <= measurement.phases.keys()
+    found = json.loads(json.dumps(measurement.to_json(), allow_nan=False))
+    assert found["agreement"] == {"lists": 2, "identical": 2, "max_gap": 0.0}
+    assert found["share_of_ceiling"] == pytest.approx(measurement.flop_per_second / measurement.ceiling)
+
+
+def test_a_disagreement_is_shown(measurement: Measurement) -> None:
+    shown = as_text(replace(measurement, agreement=Agreement(2, 1, 0.25)))
+    assert "1 of 2 lists; largest score difference ordered the other way: 2.5e-01" in shown
+
+
+def test_what_a_terminal_shows(measurement: Measurement) -> None:
+    text = as_text(measurement)
+    for part in ("three lists, 3 queries, 58 passages", "published procedure", "of the ceiling", "2 of 2 lists"):
+        assert part in text
+    alone = replace(
+        measurement, published=None, agreement=None, device_peak=3 * 10**9, device_budget=2 * 10**9, busy=0.97
+    )
+    text = as_text(alone)
+    assert "published procedure" not in text
+    assert "device 3.00 GB of 2.00 GB, OVER the budget" in text
+    assert "a kernel was running in 97%" in text
+    assert alone.to_json()["times_faster_than_published"] is None
+
+
+def test_the_markdown_file_keeps_one_section_per_workload_model_and_machine(measurement: Measurement) -> None:
+    other = replace(measurement, machine="Another CPU")
+    file = updated_markdown(None, [measurement], "listcon-eval speed")
+    file = updated_markdown(file, [other], "listcon-eval speed --repeats 2")
+    assert file.startswith("# Speed\n")
+    assert file.count("\n## three lists") == 2
+    assert updated_markdown(file, [other], "listcon-eval speed --repeats 2") == file
+    replaced = updated_markdown(file, [measurement], "listcon-eval speed --repeats 4")
+    assert replaced.count("\n## three lists") == 2
+    assert replaced.count("--repeats 4") == replaced.count("--repeats 2") == 1
+    assert replaced.index("--repeats 4") < replaced.index("Another CPU")
+
+
+def test_real_data(real_data: Callable[[str], Path]) -> None:
+    workload = read_workload(real_data("heldout_t2ranking_sample.jsonl.gz"))
+    assert workload.size > 1000
+    assert min(map(len, workload.passages)) > 0

@@ -1,0 +1,283 @@
+"""Training runs on small lists: equal weights whatever the split, resumed runs, errors, and what is learned."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig
+
+from checkpoints import write_layout_1
+from listcon_eval import ListConRanker
+from listcon_eval.data import local_task
+from listcon_eval.errors import ListconError
+from listcon_eval.inference.tokens import index_texts
+from listcon_eval.metrics import cmteb
+from listcon_eval.model import ListConConfig, ListConModel, load_checkpoint
+from listcon_eval.ordering import ranked_list
+from listcon_eval.train import data
+from listcon_eval.train.arguments import LossArguments, parse_arguments
+from listcon_eval.train.data import EpochItem, ListCollator, ListDataset, TokenisedTexts, encode_texts, training_lists
+from listcon_eval.train.run import TrainedModel, train
+from listcon_eval.train.trainer import ListLossModel
+from synthetic_lists import write_encoder, write_lists
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Lists and an encoder without dropout."""
+    write_lists(tmp_path / "lists.jsonl")
+    write_encoder(tmp_path / "encoder", dropout=0.0)
+    return tmp_path
+
+
+def run(folder: Path, output: str = "out", *more: str, **options: Any) -> TrainedModel:  # noqa: ANN401 - any option
+    given = {
+        "data": folder / "lists.jsonl",
+        "encoder": folder / "encoder",
+        "output_dir": folder / output,
+        "pooled_cache": folder / "cache",
+        "max_length": 32,
+        "eval_split": 0,
+        "list_dropout": 0,
+        "list_size": 4,
+        "num_train_epochs": 2,
+        "max_steps": -1,
+        "learning_rate": 1e-3,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "use_cpu": "true",
+        "disable_tqdm": "true",
+        **options,
+    }
+    words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    return train(parse_arguments([*words, *more]))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder).model.state_dict()
+
+
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+@pytest.mark.parametrize("freeze", ["none", "encoder"])
+def test_micro_batches_do_not_change_the_weights(freeze: str, folder: Path) -> None:
+    """12 lists in steps of 8: the last step of an epoch has 4."""
+    options = {"freeze": freeze, "optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0}
+    whole = weights(run(folder, "whole", per_device_train_batch_size=8, **options).folder)
+    start = weights(run(folder, "start", per_device_train_batch_size=8, **{**options, "learning_rate": 0}).folder)
+    change = largest_difference(start, whole)
+    assert change > 0.05
+    for size, steps in ((1, 8), (3, 3)):
+        options["gradient_accumulation_steps"] = steps
+        split = run(folder, f"micro{size}", per_device_train_batch_size=size, **options)
+        if size * steps == 8:
+            assert largest_difference(weights(split.folder), whole) < 1e-4 * change
+        else:  # other steps: the comparison can fail
+            assert largest_difference(weights(split.folder), whole) > 1e-2 * change
+
+
+@pytest.mark.parametrize("epoch_part", ["middle", "end"])
+def test_a_resumed_run_ends_with_the_same_weights(epoch_part: str, folder: Path) -> None:
+    write_encoder(folder / "encoder", dropout=0.1)
+    options = {"list_dropout": 0.1, "save_strategy": "steps", "save_steps": 2 if epoch_part == "middle" else 3}
+    options |= {"save_total_limit": 10}
+    whole = run(folder, "whole", **options)
+    shutil.copytree(folder / "whole", folder / "killed")
+    shutil.rmtree(folder / "killed" / "model")
+    kept = {"middle": 2, "end": 3}[epoch_part]
+    for path in (folder / "killed").glob("checkpoint-*"):
+        if path.name != f"checkpoint-{kept}":
+            shutil.rmtree(path)
+    unfinished = folder / "killed" / "checkpoint-5"  # killed while it was written
+    unfinished.mkdir()
+    resumed = run(folder, "killed", resume_from_checkpoint="true", **options)
+    assert largest_difference(weights(resumed.folder), weights(whole.folder)) == 0
+    assert not (unfinished / "trainer_state.json").exists()
+
+
+def test_equal_runs_are_equal_and_other_seeds_differ(folder: Path) -> None:
+    one, same, other = (
+        weights(run(folder, name, seed=seed).folder) for name, seed in (("one", 1), ("same", 1), ("other", 2))
+    )
+    assert largest_difference(one, same) == 0
+    assert largest_difference(one, other) > 0
+
+
+def test_frozen_parts_stay_as_they_are(folder: Path) -> None:
+    start = weights(run(folder, "start", learning_rate=0).folder)
+    for freeze, same in (
+        ("none", ()),
+        ("encoder", ("encoder.",)),
+        ("embedding", ("encoder.", "linear_in_embedding.")),
+    ):
+        trained = weights(run(folder, freeze, freeze=freeze).folder)
+        unchanged = {name for name in start if torch.equal(start[name], trained[name])}
+        frozen = {name for name in start if same and name.startswith(same)}
+        assert frozen <= unchanged
+        assert not [n for n in unchanged - frozen if n.endswith("weight") and "embeddings" not in n], unchanged
+
+
+def test_a_frozen_encoder_encodes_each_text_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+
+    def counting(*given: Any) -> Any:  # noqa: ANN401 - those of encode_texts
+        encoded.append(len(given[2]))
+        return encode_texts(*given)
+
+    monkeypatch.setattr(data, "encode_texts", counting)
+    monkeypatch.setattr("listcon_eval.train.trainer.encode_texts", counting)
+    first = run(folder, "one", freeze="encoder", eval_split=0.2)
+    texts = {
+        text for row in local_task(folder / "lists.jsonl").candidate_lists() for text in (row.query, *row.passages)
+    }
+    assert sum(encoded) == len(texts)
+    second = run(folder, "two", freeze="encoder", eval_split=0.2)
+    assert sum(encoded) == len(texts)
+    assert largest_difference(weights(first.folder), weights(second.folder)) == 0
+    run(folder, "three", freeze="encoder", eval_split=0.2, max_length=5)
+    assert sum(encoded) == 2 * len(texts)
+
+
+def test_the_lists_are_learned_and_the_checkpoint_ranks_them(folder: Path) -> None:
+    lists = local_task(folder / "lists.jsonl").candidate_lists()
+    trained = run(
+        folder, eval_data=f"same={folder / 'lists.jsonl'}", num_train_epochs=12, list_size=20, learning_rate=3e-3
+    )
+    assert trained.best_map is not None
+    assert trained.best_map > 0.99
+    assert {path.name for path in trained.folder.glob("*.pt")} == {"linear_in_embedding.pt", "list_transformer.pt"}
+    checkpoints = sorted((folder / "out").glob("checkpoint-*"))
+    assert 1 <= len(checkpoints) <= 2
+    for place in (trained.folder, *checkpoints):  # layout 1, and layout 2
+        ranker = ListConRanker.from_pretrained(place, device="cpu", dtype="float32", max_length=32)
+        scores = [ranked_list(row) for row in ranker.rank([[row.query, *row.passages] for row in lists])]
+        value = cmteb.evaluate(lists, scores, "iterative").means["map"]
+        if place == trained.folder:
+            assert value == pytest.approx(trained.best_map, abs=1e-6)
+
+
+def test_the_best_model_is_kept(folder: Path) -> None:
+    trained = run(folder, eval_split=0.3, num_train_epochs=4, learning_rate=3e-3)
+    states = [json.loads(path.read_text()) for path in (folder / "out").glob("checkpoint-*/trainer_state.json")]
+    log = max(states, key=lambda state: state["global_step"])["log_history"]
+    maps = [row["eval_map"] for row in log if "eval_map" in row]
+    assert len(maps) == 4
+    assert trained.best_map == max(maps)
+
+
+def test_several_held_out_sets_are_named(folder: Path) -> None:
+    other = write_lists(folder / "other.jsonl", seed=1)
+    run(folder, "out", "--eval_data", str(folder / "lists.jsonl"), f"fresh={other}", num_train_epochs=1)
+    (state,) = (folder / "out").glob("checkpoint-*/trainer_state.json")
+    (row,) = [row for row in json.loads(state.read_text())["log_history"] if "eval_map" in row]
+    assert row["eval_map"] == pytest.approx((row["eval_lists_map"] + row["eval_fresh_map"]) / 2)
+
+
+def test_a_teacher_changes_what_is_learned(folder: Path) -> None:
+    lists = local_task(folder / "lists.jsonl").candidate_lists()
+    run_file = folder / "teacher.trec"
+    run_file.write_text(
+        "".join(
+            f"{row.query_id} Q0 {doc_id} 1 {score} t\n" for row in lists for score, doc_id in enumerate(row.doc_ids)
+        )
+    )
+    plain = weights(run(folder, "plain").folder)
+    for name, teacher in (("run", str(run_file)), ("similarity", "encoder")):
+        assert largest_difference(weights(run(folder, name, teacher=teacher).folder), plain) > 1e-5
+    without = run(folder, "weight-0", teacher="encoder", teacher_weight=0)
+    assert largest_difference(weights(without.folder), plain) < 1e-6
+
+
+def test_a_loss_that_is_not_a_number_names_step_rate_and_lists(folder: Path) -> None:
+    with pytest.raises(ListconError) as error:
+        run(folder, learning_rate=1e30, warmup_steps=0, max_grad_norm=0, num_train_epochs=5)
+    expected = r"not a finite number at step [2-9] with learning rate \S+e\+\d+, for 4 of 4 lists: q\d+, q\d+"
+    assert re.search(expected, str(error.value))
+    assert not (folder / "out" / "model").exists()
+
+
+def test_gradient_checkpointing_changes_no_weight(folder: Path) -> None:
+    plain, saved = (
+        weights(run(folder, name, gradient_checkpointing=value).folder)
+        for name, value in (("plain", "false"), ("saved", "true"))
+    )
+    assert largest_difference(plain, saved) < 1e-6
+
+
+def test_older_versions_of_transformers_can_checkpoint_gradients_too() -> None:
+    """They call a method of another name (5.17 does)."""
+    config = ListConConfig(BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2), 8, 1, 8)
+    model = ListLossModel(ListConModel(config), LossArguments())
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=None, every_n_layers=1, offload=False)
+    assert model.model.encoder.is_gradient_checkpointing
+
+
+def test_a_run_starts_from_a_checkpoint_of_another(folder: Path) -> None:
+    first = run(folder, "stage1", freeze="encoder")
+    second = run(folder, "stage2", encoder=None, model=first.folder)
+    record = json.loads((folder / "stage2" / "arguments.json").read_text())
+    assert record["start"]["model"] == str(first.folder)
+    assert record["data_revision"].startswith("sha256-")
+    assert 0 < largest_difference(weights(first.folder), weights(second.folder)) < 0.1
+
+
+def test_a_folder_with_a_run_is_not_overwritten(folder: Path) -> None:
+    run(folder)
+    with pytest.raises(ListconError, match="holds a run: continue it with --resume_from_checkpoint true"):
+        run(folder)
+
+
+def test_a_batch_has_every_text_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The features that lists refer to are those of their texts, in token batches of any size."""
+    monkeypatch.setattr(data, "_BATCH_TOKENS", 40)
+    checkpoint = load_checkpoint(write_layout_1(folder / "tiny", hidden=32, layers=1, list_width=24, feedforward=32))
+    rows = local_task(folder / "lists.jsonl").candidate_lists()
+    texts, indexed = index_texts([row.query for row in rows], [row.passages for row in rows])
+    tokens = TokenisedTexts(texts, checkpoint.tokenizer, 32)
+    dataset = ListDataset(training_lists(rows, indexed), size=6, fill=True, seed=0)
+    items = [dataset[EpochItem(0, index, index < 3)] for index in range(5)]
+    batch = ListCollator(tokens)(items)
+    used = np.unique(np.concatenate([np.append(row.passages, row.query) for row, _ in items]))
+    assert len(batch["tokens"]) > 2
+    assert sum(len(part["input_ids"]) for part in batch["tokens"]) == len(used)
+    assert batch["counts"].tolist() == [1, 1, 1, 0, 0]
+    with torch.no_grad():
+        pooled = torch.cat([checkpoint.model.pool(**part) for part in batch["tokens"]])
+    for place, (row, _) in enumerate(items):
+        expected = encode_texts(checkpoint.model, tokens, np.append(row.query, row.passages))
+        found = pooled[batch["rows"][place]][batch["valid"][place]]
+        assert torch.allclose(found, torch.from_numpy(expected), atol=1e-6)
+        assert batch["positive"][place].sum() == row.positives
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "--data"),
+        ("--data x --output_dir o", "give --model or --encoder"),
+        ("--data x --encoder e --model m --output_dir o", "give --model or --encoder"),
+        ("--data x --encoder e", "--output_dir is missing"),
+        ("--data x --encoder e --output_dir o --margn 1", "unrecognized arguments: --margn 1|not used.*--margn"),
+        ("--data x --encoder e --output_dir o --learning_rate fast", "invalid float value: 'fast'"),
+        ("--data x --encoder e --output_dir o --margin 2", "--margin is 2.0: expected from 0 to 1"),
+        ("--data x --encoder e --output_dir o --list_size 1", "--list_size is 1: expected 2 or more"),
+        ("--data x --encoder e --output_dir o --freeze all", "invalid choice: 'all'"),
+        ("--data x --encoder e --output_dir o --eval_split 0 --eval_strategy epoch", "no held-out lists"),
+        (
+            "--data x --encoder e --output_dir o --save_strategy steps --save_steps 3",
+            "load_best",
+        ),
+    ],
+)
+def test_a_mistake_in_the_options_is_one_message(words: str, message: str) -> None:
+    with pytest.raises(ListconError) as error:
+        parse_arguments(words.split())
+    assert re.search(message, str(error.value))
