@@ -29,6 +29,26 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
+def check_replaceable(path: Path, start: str, kind: str) -> None:
+    """Refuse to write `path` where something else is: only a file that begins as one of its kind is replaced.
+
+    Args:
+        path: the file to write.
+        start: what every file of the kind begins with, without white space.
+        kind: the kind in words, as "a baseline".
+
+    Raises:
+        ListconError: `path` is a folder, or a file of another kind that is not empty.
+    """
+    if path.is_dir():
+        raise ListconError(f"{path} is a folder; give the name of the file to write")
+    if path.is_file():
+        with path.open("rb") as file:
+            found = b"".join(file.read(200).split())
+        if found and not found.lower().startswith(start.lower().encode()):
+            raise ListconError(f"{path} is there and is not {kind}: give another name, or remove it first")
+
+
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write `content` to `path`, whole or not at all, making its folder when needed, and return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)

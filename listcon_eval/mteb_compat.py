@@ -6,11 +6,11 @@ called: it takes seconds.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from datasets import Dataset
     from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -200,7 +200,7 @@ def write_task_result(folder: Path, result: TaskResult, meta: ModelMeta, setting
     from mteb import ResultCache
 
     with TemporaryDirectory(dir=folder) as temporary:
-        cache = ResultCache(folder / temporary)
+        cache = ResultCache(Path(temporary))
         cache.save_to_cache(result, meta, encode_kwargs=settings)
         for path in cache.get_task_result_path(result.task_name, meta).parent.iterdir():
             path.replace(folder / path.name)

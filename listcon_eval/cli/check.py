@@ -7,7 +7,7 @@ import typer
 
 from listcon_eval.cli.console import echo, echo_json, handle_errors, note
 from listcon_eval.errors import CheckFailedError, ListconError
-from listcon_eval.files import check_writable, write_text
+from listcon_eval.files import check_replaceable, check_writable, write_text
 
 
 @handle_errors
@@ -54,6 +54,8 @@ def check(
     from listcon_eval.regression import render
     from listcon_eval.tables import terminal_width
 
+    if junit is not None:
+        check_replaceable(junit, "<?xml", "a JUnit report")
     tolerances = regression.Tolerances.parse(tolerance or ())
     today = regression.baseline_of(current)
     if update:

@@ -24,7 +24,7 @@ R = TypeVar("R")
 CHECK_FAILED, UNUSABLE_INPUT, INTERRUPTED = 1, 2, 130
 _SECONDS_BETWEEN_LINES = 60
 
-stderr = Console(stderr=True, highlight=False)
+stderr = Console(stderr=True, highlight=False, emoji=False)
 """Where words about the work go; results go to standard output."""
 
 

@@ -105,10 +105,15 @@ def _read(
 ) -> tuple[list[ComparedSystem], int | None]:
     """The systems, and the place of the one to test against."""
     paths = [Path(run) for run in runs if not isinstance(run, ComparedSystem)]
+    if against == "":
+        raise ListconError("the system to test against is '' (empty): give a path or a part of a name, or leave it out")
     is_path = isinstance(against, Path) or (isinstance(against, str) and Path(against).exists())
     if is_path:
         paths.insert(0, Path(str(against)))
     systems = [*read_systems(paths, qrels), *(run for run in runs if isinstance(run, ComparedSystem))]
+    if is_path and paths[0].is_dir() and len(own := read_systems(paths[:1])) != 1:
+        labels = "; ".join(system.label for system in own)
+        raise ListconError(f"{against} holds {len(own)} systems ({labels}): name the one to test against")
     if against is None or is_path:
         return systems, 0 if is_path else None
     return systems, systems.index(find_system(systems, against) if isinstance(against, str) else against)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from listcon_eval.records import POINTWISE
 from listcon_eval.results import RankedQuery, Result, Signature, load_results, read_per_query, read_rankings
 from listcon_eval.results import environment as env
 from listcon_eval.results.records import TREC_QRELS
+from listcon_eval.results.store import key_of
 
 BOUNDS = ("random", "oracle")
 """Kinds of systems that show where the scale begins and ends: they are compared only when asked for."""
@@ -21,7 +22,8 @@ class TaskRun:
     """One system's run of one task."""
 
     task: str
-    data_revision: str | None  # the revision of its data; None when only judgements are known
+    # the revision of its data; a hash of the judgements when they alone are known, None when they are another run's
+    data_revision: str | None
     signature: Signature  # what its numbers depend on
     # measure (as `cmteb:map`) -> query id -> value, 0 to 1. `cmteb` may cover fewer queries
     values: Mapping[str, Mapping[str, float]]
@@ -144,6 +146,8 @@ def _trec_run(path: Path, given: Path | None, results: Sequence[Result]) -> Task
     if judgements is None:
         raise ListconError(f"{path}: a TREC run needs judgements: give them with --qrels FILE")
     qrels = {query_id: row for query_id, row in read_qrels(judgements).items() if row}
+    if not qrels:
+        raise ListconError(f"{judgements} has no judgements; expected lines `query 0 document relevance`")
     run = read_trec_run(path, qrels)
     if own is not None and own != judgements:
         _check_judgements(qrels, judgements, read_qrels(own), own)
@@ -167,7 +171,7 @@ def _trec_run(path: Path, given: Path | None, results: Sequence[Result]) -> Task
         notes = (f"{path.name} lacks {len(lacking)} of the {len(qrels)} judged queries: they count 0",)
     return TaskRun(
         task=result.task if result else judgements.stem,
-        data_revision=None,
+        data_revision=None if result else f"qrels-sha256-{key_of(qrels)[:12]}",
         signature=_trec_signature(path, judgements, result.task if result else judgements.stem),
         values={
             f"mteb:{name}": {query_id: row[name] for query_id, row in per_query.items()}

@@ -192,6 +192,9 @@ def _put(table: dict[str, dict[str, T]], entry: _Entry, known: KnownIds | None, 
     if entry.is_escaped:
         query_id = _decoded(query_id, known)
         doc_id = _decoded(doc_id, None if known is None else known.get(query_id, ()))
+    for text in (query_id, doc_id):
+        if "\0" in text:
+            raise ListconError(f"{entry.location}: the id is {shown(text)}; expected one without the character NUL")
     row = table.setdefault(query_id, {})
     if doc_id in row:
         raise ListconError(f"{entry.location}: document {doc_id} comes a second time for query {query_id}")

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from listcon_eval.errors import ListconError
-from listcon_eval.files import check_writable, write_text
+from listcon_eval.files import check_replaceable, check_writable, write_text
 from listcon_eval.results import Result, Signature, load_results, read_per_query
 from listcon_eval.results.records import Record, read_record
 
@@ -120,8 +120,7 @@ def read_baseline(path: Path) -> Baseline:
 
 def write_baseline(baseline: Baseline, path: Path) -> Path:
     """Write a baseline as one file, whole or not at all, and return its path. Two runs of one key are refused."""
-    if path.is_dir():
-        raise ListconError(f"{path} is a folder: name the file to write")
+    check_replaceable(path, '{"format":', "a baseline")
     keys = [run.key for run in baseline.runs]
     repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
     if repeated:

@@ -19,8 +19,7 @@ from markupsafe import Markup, escape
 
 from listcon_eval import __version__
 from listcon_eval.comparison.systems import read_systems
-from listcon_eval.errors import ListconError
-from listcon_eval.files import write_text
+from listcon_eval.files import check_replaceable, write_text
 from listcon_eval.metrics import CARD_MAP, MAIN_SCORE
 from listcon_eval.ordering import ranked_places
 from listcon_eval.report.figures import inline_svg, write_plots
@@ -68,10 +67,9 @@ def write_report(
         progress: called with the step in words and the share of it that is done.
 
     Raises:
-        ListconError: `output` is a folder, or runs cannot be read or compared.
+        ListconError: `output` is a folder or a file that is no page, or runs cannot be read or compared.
     """
-    if output.is_dir():
-        raise ListconError(f"{output} is a folder; give the name of the page, such as {output / 'report.html'}")
+    check_replaceable(output, "<!doctypehtml>", "a page")
     tasks = task_results(
         read_systems(paths, qrels),
         before=before,

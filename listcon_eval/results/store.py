@@ -85,9 +85,12 @@ def is_finished(folder: Path, task: str, key: str) -> bool:
         ListconError: it does, but one of its files is gone or was changed; names the file.
     """
     remove_leftovers(folder)
-    if not (folder / task / MANIFEST).exists():
+    own = folder / task
+    if not any((own / name).exists() for name in (MANIFEST, METRICS)):
         return False
-    return verified(folder, task).key == key
+    if verified(folder, task).key != key:
+        raise ListconError(f"{own / MANIFEST} was changed after the run (its key is another): {_REMEDY}")
+    return True
 
 
 def verified(folder: Path, task: str) -> Manifest:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -141,21 +142,21 @@ def test_a_second_process_is_refused_and_a_dead_one_does_not_block(tmp_path: Pat
         "with run_lock(Path(sys.argv[1]), 'task', 'k' * 64, fresh=False):\n"
         "    print('here', flush=True); time.sleep(600)"
     )
-    with subprocess.Popen([sys.executable, "-c", holder, tmp_path], stdout=subprocess.PIPE, text=True) as first:
+    folder = tmp_path / "results" / "org__model" / "revision"
+    command = [sys.executable, "-c", holder, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first, ExitStack() as at_end:
+        at_end.callback(first.kill)  # also when an assertion fails
         assert first.stdout is not None
         assert first.stdout.readline() == "here\n"
-        second = subprocess.run(
-            [sys.executable, "-c", holder, tmp_path], capture_output=True, text=True, timeout=60, check=False
-        )
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         message = second.stderr.strip().splitlines()[-1]
         assert f"another process is working on this run (pid {first.pid} on host {os.uname().nodename}" in message
-        assert "to remove" in listcon_eval("clean", tmp_path).stdout
+        assert listcon_eval("clean", tmp_path).stdout.startswith("to remove, with --yes: 0")
         assert listcon_eval("clean", tmp_path, "--yes").stdout.startswith("removed: 0")
-        os.kill(first.pid, signal.SIGKILL)
-    with subprocess.Popen([sys.executable, "-c", holder, tmp_path], stdout=subprocess.PIPE, text=True) as third:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as third, ExitStack() as at_end:
+        at_end.callback(third.kill)
         assert third.stdout is not None
         assert third.stdout.readline() == "here\n"
-        third.kill()
 
 
 def test_a_failing_query_with_keep_going(tmp_path: Path) -> None:

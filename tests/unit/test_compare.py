@@ -12,7 +12,9 @@ from listcon_eval.comparison import ComparedSystem, TaskRun, compare, find_syste
 from listcon_eval.comparison.render import as_json, as_latex, as_text, means_table, split_signatures
 from listcon_eval.comparison.statistics import count_wins, holm, mean_intervals, randomisation_test, resamples_for
 from listcon_eval.comparison.systems import ranks_of_relevant
+from listcon_eval.data import mini_task
 from listcon_eval.errors import ListconError
+from listcon_eval.evaluation import evaluate
 from listcon_eval.metrics import Measure
 from listcon_eval.results import RankedQuery, Signature
 
@@ -369,3 +371,31 @@ def test_one_run_twice_is_no_comparison(tmp_path: Path) -> None:
     run = trec(tmp_path, "run.trec", "q1 Q0 d1 1 1 x\n")
     with pytest.raises(ListconError, match="systems to compare: 1 "):
         compare(read_systems([run, run], qrels))
+
+
+def test_trec_runs_with_other_judgements_are_not_compared(tmp_path: Path) -> None:
+    runs = []
+    for name, rows in (
+        ("a", "q1 0 d1 1\nq1 0 d2 0\n"),
+        ("b", "q1 0 d1 0\nq1 0 d2 1\n"),
+        ("c", "q1 0 d2 0\nq1 0 d1 1\n"),
+    ):
+        (tmp_path / name).mkdir()
+        trec(tmp_path / name, "qrels.trec", rows)
+        runs.append(trec(tmp_path / name, f"{name}.trec", "q1 Q0 d1 1 2 x\nq1 Q0 d2 2 1 x\n"))
+    with pytest.raises(ListconError, match="different revisions of the data"):
+        compare(runs[:2])
+    assert compare([runs[0], runs[2]]).tasks[0].queries == 1  # in another order they are the same judgements
+    with pytest.raises(ListconError, match="has no judgements"):
+        compare(runs[:2], qrels=trec(tmp_path, "empty.qrels", ""))
+
+
+def test_what_to_test_against_is_one_system(tmp_path: Path) -> None:
+    task = mini_task("MiniWeb")
+    for model in ("bm25", "random"):
+        evaluate(model, [task], output=tmp_path)
+    with pytest.raises(ListconError, match=r"holds 2 systems .*: name the one to test against"):
+        compare([tmp_path], against=tmp_path)
+    with pytest.raises(ListconError, match=r"is '' \(empty\)"):
+        compare([tmp_path], against="")
+    assert compare([tmp_path], against="bm25").tasks

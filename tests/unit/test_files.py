@@ -11,6 +11,7 @@ import pytest
 
 from listcon_eval.errors import ListconError
 from listcon_eval.files import (
+    check_replaceable,
     check_writable,
     restore_swapped,
     sha256_of_folder,
@@ -131,3 +132,15 @@ def test_a_kill_at_any_moment_of_the_swap_leaves_the_old_or_the_new(
     swap(folder, "rerun")
     assert contents(folder) == {"rerun"}
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jsonl"
+    check_replaceable(mine, "<?xml", "a JUnit report")
+    mine.write_text('{"query": "q"}\n')
+    with pytest.raises(ListconError, match="is not a JUnit report: give another name"):
+        check_replaceable(mine, "<?xml", "a JUnit report")
+    with pytest.raises(ListconError, match="is a folder"):
+        check_replaceable(tmp_path, "<?xml", "a JUnit report")
+    mine.write_text("\n<?XML version='1.0'?>")
+    check_replaceable(mine, "<?xml", "a JUnit report")

@@ -175,7 +175,9 @@ def test_a_broken_or_foreign_folder_is_named(tmp_path: Path) -> None:
     (folder / METRICS).write_text("{}")
     with pytest.raises(ListconError, match=r"manifest\.json cannot be read"):
         load_results(tmp_path)
-    assert not is_finished(tmp_path / "run", "Task", "key")
+    with pytest.raises(ListconError, match=r"manifest\.json cannot be read"):
+        is_finished(tmp_path / "run", "Task", "key")
+    assert not is_finished(tmp_path / "other", "Task", "key")
 
 
 def test_a_signature_prints_its_fields_and_names_what_differs() -> None:
