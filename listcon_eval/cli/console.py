@@ -139,8 +139,8 @@ def _lines() -> RunProgress:
             return
         last = now
         rate = (share - first) / (now - start)  # of this start; what was resumed took no time
-        left = f", about {_duration((1 - share) / rate)} left" if rate > 0 else ""
-        note(f"{words}: {share:.1%} done after {_duration(now - start)} ({60 * rate:.1%} a minute{left})")
+        pace = f" ({60 * rate:.1%} a minute, about {_duration((1 - share) / rate)} left)" if rate > 0 else ""
+        note(f"{words}: {share:.1%} done after {_duration(now - start)}{pace}")
 
     return progress
 

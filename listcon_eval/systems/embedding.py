@@ -5,8 +5,11 @@ every other folder or hub id.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from listcon_eval.errors import ListconError
+from listcon_eval.model.checkpoint import holds_listconranker, load_checkpoint
 from listcon_eval.model.tokenizer import check_tokenizer
 from listcon_eval.mteb_compat import registered_model
 from listcon_eval.ordering import ranked_list
@@ -48,6 +52,9 @@ _SHORTEST = 3  # two special tokens and a text's first
 class Embedding(NetworkSystem):
     """An embedding model. Every distinct query and every distinct passage is encoded once.
 
+    Of a ListConRanker it is the encoder alone, with the mean of the tokens and cosine similarity: what the list
+    transformer starts from.
+
     Raises:
         ListconError: the model cannot be loaded, would run code of its own, or is not on this machine.
     """
@@ -64,9 +71,9 @@ class Embedding(NetworkSystem):
                 f"mteb loads {meta.name} by code of its repository (trust_remote_code), and this package runs no code "
                 "of a checkpoint: score it elsewhere and give the TREC run file"
             )
-        with loading(spec, "an embedding model", dtype) as self._loaded:
+        with loading(spec, "an embedding model", dtype) as self._loaded, self._encoder_folder() as folder:
             if meta is None or meta.loader is SentenceTransformerEncoderWrapper:
-                self.encoder = _sentence_transformers(str(self._source.folder), device, meta)
+                self.encoder = _sentence_transformers(str(folder), device, meta)
             else:
                 loaded: Any = meta.model_copy(update={"revision": self._source.revision}).load_model(device=str(device))
                 self.encoder = loaded
@@ -95,6 +102,19 @@ class Embedding(NetworkSystem):
             changed: Any = model  # a property of sentence-transformers' models
             changed.max_seq_length = self.max_length
         return model
+
+    @contextmanager
+    def _encoder_folder(self) -> Iterator[Path]:
+        """The model's folder; of a ListConRanker, one that holds its encoder and tokenizer alone."""
+        if not holds_listconranker(self._source.folder):
+            yield self._source.folder
+            return
+        checkpoint = load_checkpoint(self._source)
+        self.name += "-encoder"
+        with TemporaryDirectory() as folder:
+            checkpoint.model.encoder.save_pretrained(folder)
+            checkpoint.tokenizer.save_pretrained(folder)
+            yield Path(folder)
 
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
         """Encode what the lists hold, and compare."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 Freeze = Literal["none", "encoder", "embedding"]
+Fill = Literal["no", "pool", "batch"]
 ENCODER_TEACHER = "encoder"
 
 # (lists per device, accumulation): 1024 and 256 lists a step, as published, on one device.
@@ -46,6 +47,9 @@ class StartArguments:
         "What is not trained: the encoder (stage 1; its outputs are computed once and kept), or the embedding model, "
         "which is the encoder and linear_in_embedding.",
     )
+    freeze_layers: int = _option(
+        0, "Without --freeze: this many lower layers of the encoder, and its token embeddings, are not trained."
+    )
     list_width: int | None = _option(
         None, "Width of a new list transformer (default: that of the encoder's 2_Dense, else 7/4 of the encoder's)."
     )
@@ -69,7 +73,12 @@ class DataArguments:
     )
     eval_mode: Mode = _option("iterative", "Inference mode of the evaluation.")
     list_size: int = _option(20, "Passages per list: all positives, and sampled negatives.")
-    fill_lists: bool = _option(False, "Fill shorter lists with passages of other queries.")
+    own_negatives: int | None = _option(None, "Sampled negatives of the list's own (default: as many as fit).")
+    fill_lists: Fill = _option(
+        "no",
+        "Fill shorter lists with passages of other queries: from the whole pool of them, or with those of the same "
+        "batch, which are encoded anyway.",
+    )
     oversample: list[str] = _words("PREFIX=TIMES: use lists whose query id starts with PREFIX that often in an epoch.")
     max_length: int = _option(512, "Tokens to which a text is cut.")
     pooled_cache: str | None = _option(
@@ -196,11 +205,17 @@ def parse_arguments(words: Sequence[str]) -> Arguments:
 
 
 def _check(start: StartArguments, data: DataArguments, loss: LossArguments) -> None:
+    if start.freeze_layers and start.freeze != "none":
+        raise ListconError(f"--freeze {start.freeze} freezes the whole encoder: give --freeze_layers without it")
+    if data.own_negatives == 0 and data.fill_lists == "no":
+        raise ListconError("--own_negatives 0 leaves no negatives: give --fill_lists pool or batch")
     for name, value, holds, wanted in (
         ("list_layers", start.list_layers, start.list_layers >= 1, "1 or more"),
         ("list_dropout", start.list_dropout, 0 <= start.list_dropout < 1, "from 0 to below 1"),
         ("eval_split", data.eval_split, 0 <= (data.eval_split or 0) < 1, "from 0 to below 1"),
         ("list_size", data.list_size, data.list_size >= 2, "2 or more: a positive and a negative"),
+        ("own_negatives", data.own_negatives, (data.own_negatives or 0) >= 0, "0 or more"),
+        ("freeze_layers", start.freeze_layers, start.freeze_layers >= 0, "0 or more"),
         ("max_length", data.max_length, data.max_length >= 3, "3 or more: two special tokens and one of the text"),
         ("margin", loss.margin, 0 <= loss.margin <= 1, "from 0 to 1"),
         ("scale", loss.scale, loss.scale > 0, "above 0"),

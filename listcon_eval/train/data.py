@@ -20,6 +20,7 @@ from listcon_eval.inference.tokens import IndexedList, TextTokenizer, pad
 from listcon_eval.model import ListConModel
 from listcon_eval.progress import Progress, no_progress
 from listcon_eval.records import CandidateList
+from listcon_eval.train.arguments import Fill
 
 _BATCH_TOKENS = 16_384  # with padding, in one pass of the encoder
 _CHUNK_TEXTS = 1024  # texts whose pooled outputs are one file
@@ -144,13 +145,23 @@ class ListDataset(Dataset[tuple[TrainingList, bool]]):
     What is sampled depends on the seed, the epoch and the list alone, so it is the same whatever the batches, workers
     and processes, and after a resume.
 
-    A list of `size` passages with more positives than fit keeps all of them, and one negative. `fill` adds random
-    passages of other queries to shorter lists.
+    A list of `size` passages with more positives than fit keeps all of them, and one negative.
+
+    Args:
+        lists: the lists.
+        size: passages per list.
+        fill: what shorter lists get: nothing; random passages of other queries, from the pool of all; or those of the
+            other lists of their batch, by `fill_from_batch`.
+        seed: decides what is sampled.
+        own_negatives: at most so many of a list's own negatives; None for as many as fit.
     """
 
-    def __init__(self, lists: Sequence[TrainingList], *, size: int, fill: bool, seed: int) -> None:
-        self._lists, self._size, self._seed = lists, size, seed
-        self._pool = np.unique(np.concatenate([row.passages for row in lists])) if fill else None
+    def __init__(
+        self, lists: Sequence[TrainingList], *, size: int, fill: Fill, seed: int, own_negatives: int | None = None
+    ) -> None:
+        self._lists, self._size, self._seed, self._own_negatives = lists, size, seed, own_negatives
+        self._fills_from_batch = fill == "batch"
+        self._pool = np.unique(np.concatenate([row.passages for row in lists])) if fill == "pool" else None
         positives: dict[int, list[NDArray[np.int64]]] = {}
         for row in lists:
             positives.setdefault(row.query, []).append(row.passages[: row.positives])
@@ -164,19 +175,49 @@ class ListDataset(Dataset[tuple[TrainingList, bool]]):
         row = self._lists[item.place]
         rng = np.random.default_rng([self._seed, item.epoch, item.place])
         wanted = max(1, self._size - row.positives)
+        most = wanted if self._own_negatives is None else min(wanted, self._own_negatives)
         own = np.arange(row.positives, len(row.passages))
-        if len(own) > wanted:
-            own = rng.choice(own, wanted, replace=False)
+        if len(own) > most:
+            own = rng.choice(own, most, replace=False)
         kept = np.concatenate([np.arange(row.positives), own])
         passages, teacher = row.passages[kept], row.teacher[kept]
         missing = wanted - len(own)
         if self._pool is not None and missing > 0:
-            used = np.concatenate([self._relevant[row.query], row.passages])
-            drawn = rng.choice(self._pool, min(len(self._pool), missing + len(used)), replace=False)
-            others = drawn[~np.isin(drawn, used)][:missing]
-            passages = np.concatenate([passages, others])
-            teacher = np.concatenate([teacher, np.full(len(others), np.nan, dtype=np.float32)])
+            drawn = rng.choice(self._pool, min(len(self._pool), missing + len(self._used(row))), replace=False)
+            passages, teacher = self._filled(row, passages, teacher, drawn)
         return TrainingList(row.query_id, row.query, passages, row.positives, teacher), item.counts
+
+    def _used(self, row: TrainingList) -> NDArray[np.int64]:
+        return np.concatenate([self._relevant[row.query], row.passages])
+
+    def _filled(
+        self, row: TrainingList, passages: NDArray[np.int64], teacher: NDArray[np.float32], others: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        others = others[~np.isin(others, self._used(row))][: max(0, self._size - len(passages))]
+        nothing = np.full(len(others), np.nan, dtype=np.float32)
+        return np.concatenate([passages, others]), np.concatenate([teacher, nothing])
+
+    def fill_from_batch(self, rows: Sequence[TrainingList]) -> list[TrainingList]:
+        """Fill the lists of a batch with the passages of those that follow in it, in turn, up to `size`.
+
+        Raises:
+            ListconError: when a list has no negatives even so.
+        """
+        if not self._fills_from_batch:
+            return list(rows)
+        found = []
+        for place, row in enumerate(rows):
+            following = [*rows[place + 1 :], *rows[:place]]
+            others = np.concatenate([np.empty(0, dtype=np.int64), *(other.passages for other in following)])
+            distinct = others[np.sort(np.unique(others, return_index=True)[1])]
+            passages, teacher = self._filled(row, row.passages, row.teacher, distinct)
+            if len(passages) == row.positives:
+                raise ListconError(
+                    f"list {row.query_id!r} finds no negatives in a batch of {len(rows)}: give a larger "
+                    f"--per_device_train_batch_size, or --own_negatives above 0"
+                )
+            found.append(row._replace(passages=passages, teacher=teacher))
+        return found
 
 
 class EpochSampler(Sampler[EpochItem]):
@@ -228,14 +269,17 @@ class TokenisedTexts:
 
 
 @torch.no_grad()
-def encode_texts(model: ListConModel, texts: TokenisedTexts, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The encoder's pooled outputs of the texts at `indices`, (n, H), without dropout."""
+def encode_texts(
+    model: ListConModel, texts: TokenisedTexts, indices: NDArray[np.int64], autocast: torch.dtype | None
+) -> NDArray[np.float32]:
+    """The encoder's pooled outputs of the texts at `indices`, (n, H), without dropout; `autocast` as in training."""
     device = next(model.parameters()).device
     was_training = model.encoder.training
     model.encoder.train(False)
     pooled = np.empty((len(indices), model.config.encoder.hidden_size), dtype=np.float32)
     for places, tokens in texts.batches(indices):
-        found = model.pool(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
+        with torch.autocast(device.type, autocast, enabled=autocast is not None):
+            found = model.pool(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
         pooled[places] = found.float().cpu().numpy()
     model.encoder.train(was_training)
     return pooled
@@ -248,13 +292,15 @@ class PooledCache:
     Files are mapped into memory, not read into it.
     """
 
-    def __init__(self, folder: Path, model: ListConModel, texts: TokenisedTexts) -> None:
-        self._model, self._texts = model, texts
+    def __init__(
+        self, folder: Path, model: ListConModel, texts: TokenisedTexts, autocast: torch.dtype | None = None
+    ) -> None:
+        self._model, self._texts, self._autocast = model, texts, autocast
         order = sorted(range(len(texts.texts)), key=lambda index: (-texts.lengths[index], texts.texts[index]))
         self._chunks = [np.array(order[start : start + _CHUNK_TEXTS]) for start in range(0, len(order), _CHUNK_TEXTS)]
         self._place = np.empty(len(order), dtype=np.int64)
         self._place[order] = np.arange(len(order))
-        weights = hashlib.sha256(model.config.encoder.to_json_string(use_diff=False).encode())
+        weights = hashlib.sha256(f"{autocast} {model.config.encoder.to_json_string(use_diff=False)}".encode())
         for name, value in model.encoder.state_dict().items():
             weights.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
         self._files = [folder / f"{self._name(weights.hexdigest(), chunk)}.npy" for chunk in self._chunks]
@@ -270,7 +316,7 @@ class PooledCache:
         missing = [place for place in range(share, len(self._files), shares) if not self._files[place].exists()]
         for done, place in enumerate(missing):
             content = io.BytesIO()
-            np.save(content, encode_texts(self._model, self._texts, self._chunks[place]))
+            np.save(content, encode_texts(self._model, self._texts, self._chunks[place], self._autocast))
             write_bytes(self._files[place], content.getvalue())
             progress("encode", done + 1, len(missing))
 
@@ -291,14 +337,19 @@ class ListCollator:
 
     Args:
         texts: the tokens of all texts.
+        lists: where the lists are from; fills them from their batch, where it does so.
         pooled: the pooled outputs of a frozen encoder; then batches hold these instead of tokens.
         teacher: the pooled outputs whose cosine similarity is the teacher; None for the lists' own teacher scores.
     """
 
     def __init__(
-        self, texts: TokenisedTexts, pooled: PooledCache | None = None, teacher: PooledCache | None = None
+        self,
+        texts: TokenisedTexts,
+        lists: ListDataset,
+        pooled: PooledCache | None = None,
+        teacher: PooledCache | None = None,
     ) -> None:
-        self._texts, self._pooled, self._teacher = texts, pooled, teacher
+        self._texts, self._lists, self._pooled, self._teacher = texts, lists, pooled, teacher
 
     def __call__(self, items: Sequence[tuple[TrainingList, bool]]) -> dict[str, Any]:
         """Collate B lists of up to P passages with n distinct texts among them.
@@ -308,7 +359,7 @@ class ListCollator:
             query first; `valid` (B, 1 + P) and `positive` (B, P); `teacher` (B, P), NaN for none; `counts` (B,): 0 for
             a copy that is not counted; `query_ids`.
         """
-        lists = [row for row, _ in items]
+        lists = self._lists.fill_from_batch([row for row, _ in items])
         padded, valid = pad([np.append(row.query, row.passages) for row in lists])
         indices = np.where(valid, padded, padded[:, :1])  # padding is the query again, so it adds no text
         distinct, inverse = np.unique(indices, return_inverse=True)

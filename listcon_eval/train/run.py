@@ -29,8 +29,8 @@ from listcon_eval.train.data import (
     train_eval_split,
     training_lists,
 )
-from listcon_eval.train.start import calibrate, start_from
-from listcon_eval.train.trainer import EvaluationSet, ListLossModel, ListTrainer
+from listcon_eval.train.start import calibrate, freeze, start_from
+from listcon_eval.train.trainer import EvaluationSet, ListLossModel, ListTrainer, autocast_dtype
 
 _SAMPLE_LISTS = 32
 
@@ -80,24 +80,23 @@ def train(
 
     start = start_from(arguments.start, max_length=data.max_length, seed=training.seed)
     tokens = TokenisedTexts(texts, start.tokenizer, data.max_length)
-    dataset = ListDataset(lists, size=data.list_size, fill=data.fill_lists, seed=training.seed)
+    dataset = ListDataset(
+        lists, size=data.list_size, fill=data.fill_lists, seed=training.seed, own_negatives=data.own_negatives
+    )
     if start.is_new:
         places = np.linspace(0, len(dataset) - 1, num=min(_SAMPLE_LISTS, len(dataset)), dtype=np.int64)
-        batch = ListCollator(tokens)([dataset[EpochItem(0, int(place), True)] for place in places])
+        batch = ListCollator(tokens, dataset)([dataset[EpochItem(0, int(place), True)] for place in places])
         start.model.eval()
         with torch.no_grad():
             sample = torch.cat([start.model.pool(**part) for part in batch["tokens"]])
         calibrate(start.model, sample, batch["rows"], batch["valid"], centre=not start.has_dense)
     is_frozen = arguments.start.freeze != "none"
-    if is_frozen:
-        start.model.encoder.requires_grad_(False)
-    if arguments.start.freeze == "embedding":
-        start.model.linear_in_embedding.requires_grad_(False)
+    freeze(start.model, arguments.start)
     pooled = None
     if is_frozen or loss.teacher == ENCODER_TEACHER:
         start.model.to(training.device)
         folder = Path(data.pooled_cache or Path(constants.HF_HOME, "listcon-eval", "pooled"))
-        pooled = PooledCache(folder, start.model, tokens)
+        pooled = PooledCache(folder, start.model, tokens, autocast_dtype(training))
         pooled.compute(training.process_index, training.world_size, progress)
         training.distributed_state.wait_for_everyone()
     frozen = pooled if is_frozen else None
@@ -107,7 +106,7 @@ def train(
         train_dataset=dataset,
         eval_sets=sets,
         processing_class=start.tokenizer,
-        data_collator=ListCollator(tokens, frozen, pooled if loss.teacher == ENCODER_TEACHER else None),
+        data_collator=ListCollator(tokens, dataset, frozen, pooled if loss.teacher == ENCODER_TEACHER else None),
         texts=tokens,
         pooled=frozen,
         mode=data.eval_mode,

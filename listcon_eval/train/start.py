@@ -115,6 +115,30 @@ def _from_encoder(arguments: StartArguments) -> Start:
     return Start(model, tokenizer, is_new=True, has_dense=dense is not None)
 
 
+def freeze(model: ListConModel, arguments: StartArguments) -> None:
+    """Exclude from training what `--freeze` and `--freeze_layers` name.
+
+    Raises:
+        ListconError: when the encoder has fewer layers.
+    """
+    if arguments.freeze != "none":
+        model.encoder.requires_grad_(False)
+    if arguments.freeze == "embedding":
+        model.linear_in_embedding.requires_grad_(False)
+    if not arguments.freeze_layers:
+        return
+    count = model.config.encoder.num_hidden_layers
+    if arguments.freeze_layers > count:
+        raise ListconError(f"--freeze_layers is {arguments.freeze_layers}: this encoder has {count} layers")
+    layers = next(part for part in model.encoder.modules() if isinstance(part, nn.ModuleList) and len(part) == count)
+    model.encoder.get_input_embeddings().requires_grad_(False)
+    for part in model.encoder.children():
+        if not any(isinstance(inner, nn.ModuleList) for inner in part.modules()):
+            part.requires_grad_(False)  # positions, token types and their norm
+    for layer in list(layers)[: arguments.freeze_layers]:
+        layer.requires_grad_(False)
+
+
 def _read_dense(folder: Path, hidden: int, width: int | None) -> dict[str, Tensor] | None:
     """The `2_Dense` module of a sentence-transformers folder, where it is linear and of the right shape."""
     place = folder / "2_Dense"

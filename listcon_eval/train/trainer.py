@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from listcon_eval.errors import ListconError
 from listcon_eval.inference.features import FeatureStore
@@ -96,6 +96,15 @@ class ListLossModel(nn.Module):
             losses = losses + options.teacher_weight * teacher
         return losses
 
+    def train(self, mode: bool = True) -> "ListLossModel":
+        """Switch dropout on, except in modules of which nothing is trained."""
+        super().train(mode)
+        for module in self.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.train(False)
+        return self
+
     def activation_checkpointing_enable(self, **options: Any) -> None:  # noqa: ANN401 - the encoder's own
         """Recompute the encoder's activations in the backward pass (`--gradient_checkpointing`)."""
         self.model.encoder.activation_checkpointing_enable(**options)
@@ -104,6 +113,11 @@ class ListLossModel(nn.Module):
         """The same, by the name that older versions of transformers call."""
         encoder: Any = self.model.encoder
         encoder.gradient_checkpointing_enable(**options)
+
+
+def autocast_dtype(arguments: TrainingArguments) -> torch.dtype | None:
+    """The number format that `--bf16` or `--fp16` asks for; None for float32."""
+    return torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
 
 
 class EvaluationSet(NamedTuple):
@@ -218,7 +232,10 @@ class ListTrainer(Trainer):
         with torch.inference_mode():
             for start in range(0, len(used), 8192):
                 part = used[start : start + 8192]
-                pooled = self._pooled(part) if self._pooled is not None else encode_texts(model, self._texts, part)
+                if self._pooled is not None:
+                    pooled = self._pooled(part)
+                else:
+                    pooled = encode_texts(model, self._texts, part, autocast_dtype(self.args))
                 features = model.linear_in_embedding(torch.from_numpy(pooled).to(device))
                 store.put(np.arange(start, start + len(part)), features)
         rows = BatchBudget(device, budgets.rows, unit="rows", item="list")

@@ -21,8 +21,10 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
+from checkpoints import write_layout_1
 from listcon_eval.data import Task, local_task
 from listcon_eval.errors import ListconError
+from listcon_eval.model import load_checkpoint
 from listcon_eval.mteb_adapter import SystemSearch
 from listcon_eval.records import CandidateList
 from listcon_eval.results.chunk_cache import ChunkCache
@@ -117,6 +119,21 @@ def test_an_embedding_model_says_what_sentence_transformers_alone_does(embedding
         load(embedding),
         lambda query, passage: model.similarity(model.encode_query(query), model.encode_document(passage))[0, 0],
     )
+
+
+@torch.inference_mode()
+def test_of_a_listconranker_the_encoder_alone_can_be_asked(tmp_path: Path) -> None:
+    folder = write_layout_1(tmp_path / "tiny")
+    checkpoint = load_checkpoint(folder)
+
+    def embed(text: str) -> torch.Tensor:
+        tokens = checkpoint.tokenizer(text, truncation=True, max_length=512, return_tensors="pt")
+        pooled = checkpoint.model.pool(tokens["input_ids"], tokens["attention_mask"])[0]
+        return torch.nn.functional.normalize(pooled, dim=0)
+
+    system = load(folder, kind="embedding")
+    assert system.name == "local/tiny-encoder"
+    check(system, lambda query, passage: embed(query) @ embed(passage))
 
 
 def test_prompts_and_similarity_are_the_models_own(tmp_path: Path) -> None:

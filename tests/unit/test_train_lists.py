@@ -82,7 +82,7 @@ def test_lists_are_used_as_often_as_the_longest_prefix_of_their_ids_says() -> No
 @pytest.mark.parametrize(("positives", "negatives", "size"), [(3, 40, 20), (3, 5, 8), (25, 40, 26), (19, 40, 20)])
 def test_all_positives_and_a_sample_of_negatives(positives: int, negatives: int, size: int) -> None:
     (row,) = lists_of([candidates("a", positives, negatives)])
-    sampled = sample(ListDataset([row], size=20, fill=False, seed=0), 0)
+    sampled = sample(ListDataset([row], size=20, fill="no", seed=0), 0)
     assert sampled.positives == positives
     assert set(sampled.passages[:positives]) == set(row.passages[:positives])
     assert set(sampled.passages[positives:]) <= set(row.passages[positives:])
@@ -93,7 +93,7 @@ def test_a_teachers_scores_stay_with_their_passages() -> None:
     rows = [candidates("a", 2, 60), candidates("b", 2, 60)]
     lists = lists_of(rows, {row.query_id: {doc: float(i) for i, doc in enumerate(row.doc_ids)} for row in rows})
     known = dict(zip(lists[0].passages.tolist(), lists[0].teacher.tolist(), strict=True))
-    sampled = sample(ListDataset(lists, size=80, fill=True, seed=0), 0)
+    sampled = sample(ListDataset(lists, size=80, fill="pool", seed=0), 0)
     assert len(sampled.passages) == 80
     for passage, score in zip(sampled.passages.tolist(), sampled.teacher.tolist(), strict=True):
         assert score == known[passage] if passage in known else np.isnan(score)
@@ -101,8 +101,8 @@ def test_a_teachers_scores_stay_with_their_passages() -> None:
 
 def test_samples_depend_on_seed_epoch_and_list() -> None:
     lists = lists_of([candidates("a", 1, 200)]) * 2
-    one, again = (ListDataset(lists, size=20, fill=False, seed=1) for _ in range(2))
-    other = ListDataset(lists, size=20, fill=False, seed=2)
+    one, again = (ListDataset(lists, size=20, fill="no", seed=1) for _ in range(2))
+    other = ListDataset(lists, size=20, fill="no", seed=2)
     reference = sample(one, 0).passages.tolist()
     assert sample(again, 0).passages.tolist() == reference
     for different in (sample(one, 1), sample(one, 0, epoch=1), sample(other, 0)):
@@ -112,13 +112,40 @@ def test_samples_depend_on_seed_epoch_and_list() -> None:
 def test_short_lists_are_filled_with_other_queries_passages() -> None:
     rows = [candidates(name, 2, 3) for name in "abcdefghij"] + [candidates("z", 4, 3, query="query a")]
     lists = lists_of(rows)
-    dataset = ListDataset(lists, size=20, fill=True, seed=0)
+    dataset = ListDataset(lists, size=20, fill="pool", seed=0)
     relevant = set(lists[0].passages[:2]) | set(lists[-1].passages[:4])
     for epoch in range(30):
         sampled = sample(dataset, 0, epoch)
         assert len(set(sampled.passages.tolist())) == len(sampled.passages) == 20
         assert set(lists[0].passages[2:]) <= set(sampled.passages)
         assert not relevant & set(sampled.passages[sampled.positives :])
+
+
+def test_lists_are_filled_with_what_their_batch_encodes_anyway() -> None:
+    rows = [candidates(name, 1, 5) for name in "abcd"] + [candidates("z", 1, 5, query="query a")]
+    lists = lists_of(rows)
+    dataset = ListDataset(lists, size=6, fill="batch", seed=0, own_negatives=1)
+    sampled = [sample(dataset, index) for index in range(5)]
+    assert [len(row.passages) for row in sampled] == [2] * 5
+    filled = dataset.fill_from_batch(sampled)
+    texts = set(np.concatenate([row.passages for row in sampled]))
+    for before, after in zip(sampled, filled, strict=True):
+        assert after.passages[:2].tolist() == before.passages.tolist()
+        assert len(set(after.passages.tolist())) == len(after.passages) == len(after.teacher) == 6
+        assert set(after.passages) <= texts
+    assert filled[1].passages[2:].tolist() == [*sampled[2].passages, *sampled[3].passages]  # those that follow
+    assert lists[4].passages[0] not in filled[0].passages  # relevant to the same query
+    assert dataset.fill_from_batch(sampled[:1])[0].passages.tolist() == sampled[0].passages.tolist()
+    alone = ListDataset(lists, size=6, fill="batch", seed=0, own_negatives=0)
+    with pytest.raises(ListconError, match="list 'b' finds no negatives in a batch of 1"):
+        alone.fill_from_batch([sample(alone, 1)])
+
+
+def test_own_negatives_are_limited_and_the_rest_is_filled() -> None:
+    lists = lists_of([candidates(name, 1, 9) for name in "abcdef"])
+    sampled = sample(ListDataset(lists, size=20, fill="pool", seed=0, own_negatives=3), 0)
+    assert len(sampled.passages) == 20
+    assert np.isin(sampled.passages, lists[0].passages).sum() == 4
 
 
 def test_what_is_held_out_is_seeded_and_keeps_equal_queries_together() -> None:

@@ -13,8 +13,9 @@ from transformers import BertConfig
 from checkpoints import write_layout_1, write_layout_2
 from listcon_eval.errors import ListconError
 from listcon_eval.model import ListConConfig, ListConModel
-from listcon_eval.train.arguments import StartArguments
-from listcon_eval.train.start import calibrate, start_from, start_from_similarity
+from listcon_eval.train.arguments import LossArguments, StartArguments
+from listcon_eval.train.start import calibrate, freeze, start_from, start_from_similarity
+from listcon_eval.train.trainer import ListLossModel
 from synthetic_lists import write_encoder
 
 SIZES = {"hidden": 32, "layers": 1, "list_width": 24, "feedforward": 32}
@@ -97,3 +98,23 @@ def test_the_first_scores_follow_cosine_similarity(width: int, expected: float, 
     centred = features - features.mean(dim=1, keepdim=True)
     cosine = functional.cosine_similarity(centred[:1], centred[1:])
     assert spearmanr(logits, cosine).statistic > expected
+
+
+def test_lower_layers_can_be_left_as_they_are(tmp_path: Path) -> None:
+    """Their dropout is off as well; what is above them is trained."""
+    folder = write_layout_1(tmp_path / "start", **{**SIZES, "layers": 3})
+    arguments = StartArguments(model=str(folder), freeze_layers=2)
+    model = start_from(arguments, max_length=32, seed=0).model
+    freeze(model, arguments)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    above = ("encoder.encoder.layer.2.", "linear_", "list_transformer.", "query_embedding.")
+    assert trained == {name for name, _ in model.named_parameters() if name.startswith(above)}
+    loss = ListLossModel(model, LossArguments()).train()
+    on = {name for name, part in loss.model.named_modules() if isinstance(part, torch.nn.Dropout) and part.training}
+    assert on == {
+        name
+        for name, part in loss.model.named_modules()
+        if isinstance(part, torch.nn.Dropout) and name.startswith(above)
+    }
+    with pytest.raises(ListconError, match="--freeze_layers is 4: this encoder has 3 layers"):
+        freeze(model, StartArguments(model=str(folder), freeze_layers=4))

@@ -144,6 +144,8 @@ def test_a_frozen_encoder_encodes_each_text_once(folder: Path, monkeypatch: pyte
     assert largest_difference(weights(first.folder), weights(second.folder)) == 0
     run(folder, "three", freeze="encoder", eval_split=0.2, max_length=5)
     assert sum(encoded) == 2 * len(texts)
+    run(folder, "four", freeze="encoder", eval_split=0.2, bf16=True)
+    assert sum(encoded) == 3 * len(texts)
 
 
 def test_the_lists_are_learned_and_the_checkpoint_ranks_them(folder: Path) -> None:
@@ -242,9 +244,9 @@ def test_a_batch_has_every_text_once(folder: Path, monkeypatch: pytest.MonkeyPat
     rows = local_task(folder / "lists.jsonl").candidate_lists()
     texts, indexed = index_texts([row.query for row in rows], [row.passages for row in rows])
     tokens = TokenisedTexts(texts, checkpoint.tokenizer, 32)
-    dataset = ListDataset(training_lists(rows, indexed), size=6, fill=True, seed=0)
+    dataset = ListDataset(training_lists(rows, indexed), size=6, fill="pool", seed=0)
     items = [dataset[EpochItem(0, index, index < 3)] for index in range(5)]
-    batch = ListCollator(tokens)(items)
+    batch = ListCollator(tokens, dataset)(items)
     used = np.unique(np.concatenate([np.append(row.passages, row.query) for row, _ in items]))
     assert len(batch["tokens"]) > 2
     assert sum(len(part["input_ids"]) for part in batch["tokens"]) == len(used)
@@ -252,7 +254,7 @@ def test_a_batch_has_every_text_once(folder: Path, monkeypatch: pytest.MonkeyPat
     with torch.no_grad():
         pooled = torch.cat([checkpoint.model.pool(**part) for part in batch["tokens"]])
     for place, (row, _) in enumerate(items):
-        expected = encode_texts(checkpoint.model, tokens, np.append(row.query, row.passages))
+        expected = encode_texts(checkpoint.model, tokens, np.append(row.query, row.passages), None)
         found = pooled[batch["rows"][place]][batch["valid"][place]]
         assert torch.allclose(found, torch.from_numpy(expected), atol=1e-6)
         assert batch["positive"][place].sum() == row.positives
@@ -269,6 +271,11 @@ def test_a_batch_has_every_text_once(folder: Path, monkeypatch: pytest.MonkeyPat
         ("--data x --encoder e --output_dir o --learning_rate fast", "invalid float value: 'fast'"),
         ("--data x --encoder e --output_dir o --margin 2", "--margin is 2.0: expected from 0 to 1"),
         ("--data x --encoder e --output_dir o --list_size 1", "--list_size is 1: expected 2 or more"),
+        (
+            "--data x --encoder e --output_dir o --freeze encoder --freeze_layers 2",
+            "--freeze encoder freezes the whole",
+        ),
+        ("--data x --encoder e --output_dir o --own_negatives 0", "--own_negatives 0 leaves no negatives"),
         ("--data x --encoder e --output_dir o --freeze all", "invalid choice: 'all'"),
         ("--data x --encoder e --output_dir o --eval_split 0 --eval_strategy epoch", "no held-out lists"),
         (
