@@ -49,12 +49,14 @@ class FastEncoder:
         backend: the backend's name.
         reason: why it was chosen, in a few words.
         dtype, features_dtype: the number formats of the encoder and of the features.
+        network: the encoder whose weights these are.
     """
 
     def __init__(self, model: ListConModel, backend: Backend, reason: str) -> None:
         self.backend: Backend = backend
         self.reason = reason
         self._model = model
+        self.network = model.encoder
         weights = next(model.encoder.parameters())
         self.device: torch.device = weights.device
         self.dtype: torch.dtype = weights.dtype

@@ -20,11 +20,10 @@ from torch import Tensor
 from listcon_eval.files import sha256_of_texts
 from listcon_eval.inference.devices import Workers, to_device
 from listcon_eval.inference.encoder import FastEncoder
-from listcon_eval.inference.memory import BatchBudget, Budgets
+from listcon_eval.inference.memory import BatchBudget, Budgets, chunk_tokens
 from listcon_eval.inference.tokens import TextTokenizer, TokenCounts
 from listcon_eval.progress import Phases, Progress
 
-_BATCHES_PER_CHUNK = 16  # an interrupted run loses its unfinished chunk: seconds on a GPU, a minute on a small CPU
 _CHECKED_TEXTS = 4
 _MIN_TOKENS = 256  # of a batch that is made small so that every worker has one
 
@@ -99,7 +98,8 @@ def encode_texts(
     budget = BatchBudget(encoder.device, budgets.tokens)
     missing: list[tuple[str, NDArray[np.int64]]] = []
     done = 0
-    for chunk in _chunks(texts, budgets, tokenizer.max_length):
+    most = chunk_tokens(budgets.tokens, encoder.network, encoder.device)
+    for chunk in _chunks(texts, budgets.chunk_texts, most, tokenizer.max_length):
         name = f"features-{sha256_of_texts(texts[index] for index in chunk)[:32]}" if cache else ""
         if writer.load(name, chunk):
             done += len(chunk)
@@ -227,7 +227,7 @@ def _batches(ids: Sequence[NDArray[np.int32]], tokens: int, workers: int) -> Ite
         start, given = end, ends[min(end, len(order)) - 1]
 
 
-def _chunks(texts: Sequence[str], budgets: Budgets, max_length: int) -> Iterator[NDArray[np.int64]]:
+def _chunks(texts: Sequence[str], most_texts: int, most_tokens: int, max_length: int) -> Iterator[NDArray[np.int64]]:
     """Cut the texts, longest first, into chunks of a bounded number of texts and (about a character each) tokens."""
     lengths = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
     # Longest first: what does not fit into memory shows at the start, and the last batches are the quick ones.
@@ -235,7 +235,7 @@ def _chunks(texts: Sequence[str], budgets: Budgets, max_length: int) -> Iterator
     start, tokens = 0, 0
     for end, index in enumerate(order):
         length = min(int(lengths[index]), max_length)
-        full = end - start >= budgets.chunk_texts or tokens + length > _BATCHES_PER_CHUNK * budgets.tokens
+        full = end - start >= most_texts or tokens + length > most_tokens
         if end > start and full:
             yield order[start:end]
             start, tokens = end, 0

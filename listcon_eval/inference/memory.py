@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from listcon_eval.errors import ListconError
 from listcon_eval.model import ListConConfig
@@ -25,6 +25,9 @@ _FEATURES, _BATCHES, _ROUNDS = 1 / 8, 1 / 8, 1 / 16
 _DEVICE_FEATURES, _DEVICE_BATCHES = 0.4, 0.5
 _MIN_TOKENS = 512  # of a batch: one text of the usual greatest length
 _MIN_ROWS = 128
+# A chunk is what an interrupted run loses: seconds on a GPU, and on a CPU a fraction of a minute.
+_BATCHES_PER_CHUNK = 16
+_THREAD_PRODUCTS = 1e11  # multiplications of a chunk for each thread of a CPU, which does some 2e10 a second
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Budgets:
     def for_device(cls, device: torch.device) -> "Budgets":
         """Budgets that suit a device: a CPU is fastest while a batch stays near its caches."""
         if device.type == "cpu":
-            return cls(tokens=2048, rows=2048, feature_bytes=2 * 2**30)
+            return cls(tokens=2048, rows=2048, feature_bytes=2 * 2**30, group_passages=2048)
         return cls(tokens=65_536, rows=65_536, feature_bytes=4 * 2**30, chunk_texts=8192)
 
     def within(
@@ -98,6 +101,16 @@ class Budgets:
                 group_passages=_bounded(found.group_passages, host_bytes * _ROUNDS / feature, _MIN_ROWS),
             )
         return found
+
+
+def chunk_tokens(batch: int, network: nn.Module, device: torch.device) -> int:
+    """The tokens of a chunk: 16 batches, on a CPU fewer for a large network, but one batch at least."""
+    usual = _BATCHES_PER_CHUNK * batch
+    if device.type != "cpu":
+        return usual
+    layers = [module for module in network.modules() if not isinstance(module, nn.Embedding)]
+    weights = sum(weight.numel() for layer in layers for weight in layer.parameters(recurse=False))
+    return _bounded(usual, _THREAD_PRODUCTS * torch.get_num_threads() / max(1, weights), batch)
 
 
 def _bounded(usual: int, allowed: float, minimum: int) -> int:

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from listcon_eval.errors import ListconError
 from listcon_eval.files import sha256_of_folder, sha256_of_texts
 from listcon_eval.inference.devices import choose_device, resolve_dtype
-from listcon_eval.inference.memory import BatchBudget, Budgets
+from listcon_eval.inference.memory import BatchBudget, Budgets, chunk_tokens
 from listcon_eval.model.architecture import max_tokens
 from listcon_eval.systems.base import LoadOptions, RankContext, System
 from listcon_eval.systems.resolve import ModelSpec, model_name, model_revision
@@ -33,7 +33,6 @@ T = TypeVar("T")
 WEIGHT_FILES = (".safetensors", ".gz", ".bin", ".pt", ".json", ".jinja", ".txt", ".model")
 """Suffixes of the files that decide a model's scores: weights, configuration, tokenizer, prompts."""
 _USUAL_LENGTH = 512  # of a model that states none
-_BATCHES_PER_CHUNK = 16  # a chunk is what an interrupted run keeps: a minute's work or less
 _UNKNOWN_WARNED, _UNKNOWN_REFUSED, _CUT_WARNED = 0.03, 0.5, 0.05
 
 
@@ -262,7 +261,6 @@ class NetworkSystem(System):
         self.name = model_name(self._source)
         self.revision = model_revision(self._source, self._weights_sha256)
         self.budget = BatchBudget(device, Budgets.for_device(device).tokens)
-        self.chunk_tokens = _BATCHES_PER_CHUNK * self.budget.size
         dtype = getattr(torch, self.dtype)
         self._loaded: list[LoadedNetwork] = []
         self.model = self._network(spec, options, device, dtype)
@@ -272,6 +270,7 @@ class NetworkSystem(System):
             if id(parameter) not in cast:
                 parameter.data = parameter.data.to(dtype)
         self.model.to(device).eval()
+        self.chunk_tokens = chunk_tokens(self.budget.size, self.model, device)
         self.load_seconds = time.perf_counter() - start
 
     @classmethod

@@ -99,7 +99,7 @@ def test_a_model_of_mtebs_registry_comes_from_the_cache_at_its_pinned_revision(
 def test_a_run_that_was_cut_off_ends_with_the_bytes_of_a_whole_one(
     writer: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("listcon_eval.systems.network._BATCHES_PER_CHUNK", 0.25)
+    monkeypatch.setattr("listcon_eval.systems.network.chunk_tokens", lambda *_: 512)
     path = tmp_path / "own.jsonl"
     path.write_text("".join(made_up(seed) for seed in range(3)), encoding="utf-8")
     model = str(writer(tmp_path / "model"))

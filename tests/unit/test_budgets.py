@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from checkpoints import random_model
 from listcon_eval import ListConRanker
 from listcon_eval.errors import ListconError
 from listcon_eval.inference.features import FeatureStore
-from listcon_eval.inference.memory import BatchBudget, Budgets, host_peak, in_words, rss_bytes
+from listcon_eval.inference.memory import BatchBudget, Budgets, chunk_tokens, host_peak, in_words, rss_bytes
 from texts import random_list
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -141,6 +142,17 @@ def test_lists_over_many_chunks_and_groups(ranker: ListConRanker) -> None:
     assert told[-1] == ("encode", 64, 64)
     for one, other in zip(wide, narrow, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+def test_a_chunk_of_a_large_network_is_smaller() -> None:
+    """On a CPU an unfinished chunk is what an interrupted run loses: half a minute of BERT-large's work at most."""
+    embeddings = nn.Embedding(10**6, 1000, device="meta")  # looking up takes no time
+    base, large = (nn.Sequential(embeddings, nn.Linear(size, 1, device="meta")) for size in (50 * 10**6, 300 * 10**6))
+    threads = torch.get_num_threads()
+    assert chunk_tokens(100, MODEL, CPU) == 1600
+    assert chunk_tokens(100, base, CPU) == min(1600, int(1e11 * threads / (50 * 10**6 + 1)))
+    assert chunk_tokens(2048, large, CPU) == max(2048, int(1e11 * threads / (300 * 10**6 + 1)))
+    assert chunk_tokens(2048, large, CUDA) == 16 * 2048
 
 
 PROGRAM = """
