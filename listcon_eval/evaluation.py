@@ -74,6 +74,7 @@ def evaluate(
     modes: Sequence[Mode] | None = None,
     output: str | Path = "results",
     options: LoadOptions | None = None,
+    limit: int | None = None,
     fresh: bool = False,
     keep_going: bool = False,
     progress: RunProgress = no_run_progress,
@@ -90,6 +91,7 @@ def evaluate(
         modes: the inference modes, which share one encoding of a task's texts; all that the system has when None.
         output: the folder for results: one named `results`, or the one to make it in.
         options: how the model is loaded; None for a loaded system.
+        limit: for a trial, how many of each task's first queries to take: under another name (`Task.first_queries`).
         fresh: whether to compute anew what was finished before.
         keep_going: whether a query that cannot be ranked is written down and passed over, instead of ending the run.
         progress: told what is done at the moment, and the share of the whole evaluation that is done.
@@ -107,11 +109,12 @@ def evaluate(
     source = resolve_model(model) if isinstance(model, str) else model
     chosen = _modes(source, modes)
     loaded = tasks_named(tasks) if isinstance(tasks, str) else tasks
-    lists = []
+    measured = []
     for task in loaded:  # all of them before the long work: a missing one should not show at the end
         announce(f"loading {task.name} from {task.location}")
         task.load()
-        lists.append(task.candidate_lists())
+        measured.append(task if limit is None else task.first_queries(limit))
+    lists = [task.candidate_lists() for task in measured]
     if isinstance(source, System):
         system = source
     else:
@@ -119,7 +122,7 @@ def evaluate(
         system = load_system(source, options or LoadOptions())
     share = _Share([_weight(own) for own in lists], progress)
     evaluation = Evaluation([], {})
-    for task, own in zip(loaded, lists, strict=True):
+    for task, own in zip(measured, lists, strict=True):
         runs = [_run_of(task, system, mode, output) for mode in chosen]
         cache_folder = runs[0].folder.parents[1]
         with run_lock(cache_folder, task.name, ranking_key(task, system), fresh=fresh) as cache:
@@ -240,7 +243,7 @@ def _measure_and_write(
         card = cmteb.evaluate(lists, ranked, run.mode)
         scores = mteb_protocol.run_of(lists, ranked)
         leaderboard = mteb_protocol.evaluate(task.qrels(), scores)
-        task_result = mteb_compat.task_result(task.mteb_task, scores, run.meta, seconds=seconds)
+        task_result = mteb_compat.task_result(task.mteb_task, task.name, scores, run.meta, seconds=seconds)
     reported = task_result.scores[task.split][0]["map_at_1000"]
     if abs(reported - leaderboard.means["map_at_1000"]) > 1e-5:  # mteb rounds to five digits
         raise ListconError(
@@ -269,6 +272,7 @@ def _result_of(run: _Run, queries: int, card: Metrics, leaderboard: Metrics) -> 
     signature = Signature(
         task=task.name,
         data_revision=task.revision,
+        limit=task.limit,
         model=system.name,
         model_revision=system.revision,
         settings=settings,
@@ -304,7 +308,7 @@ def _device_name(system: System) -> str:
 
 
 def _provenance_of(run: _Run, result: Result, ranking: Ranking, phases: Phases, cache: ChunkCache) -> Provenance:
-    task, system = run.task, run.system
+    task, system = run.task.whole or run.task, run.system
     seconds = {"load": system.load_seconds, **phases.seconds}
     return Provenance(
         signature=result.signature,

@@ -174,12 +174,13 @@ class _FinishedScores:
 
 
 def task_result(
-    task: AbsTaskRetrieval, scores: dict[str, dict[str, float]], meta: ModelMeta, *, seconds: float
+    task: AbsTaskRetrieval, name: str, scores: dict[str, dict[str, float]], meta: ModelMeta, *, seconds: float
 ) -> TaskResult:
     """Mteb's result of finished scores.
 
     Args:
         task: the task, with its data.
+        name: the result's name of it.
         scores: query id -> document id -> score, for every query that mteb evaluates.
         meta: who the model is.
         seconds: how long the scores took; mteb would measure how long it took to look them up.
@@ -189,6 +190,7 @@ def task_result(
     result = mteb.evaluate(
         _FinishedScores(scores, meta), task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs={}
     ).task_results[0]
+    result.task_name = name
     result.evaluation_time = seconds
     return result
 

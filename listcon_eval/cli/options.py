@@ -93,6 +93,15 @@ Kind = Annotated[
         show_default="found out",
     ),
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        min=1,
+        help="A trial on the first queries of each task: under another name, and no result to export or compare with.",
+        show_default="all queries",
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute anew what was finished before.")]
 KeepGoing = Annotated[
     bool,

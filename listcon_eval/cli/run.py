@@ -32,6 +32,7 @@ def run(
     device: options.Device = None,
     dtype: options.DType = "auto",
     max_length: options.MaxLength = None,
+    limit: options.Limit = None,
     fresh: options.Fresh = False,
     keep_going: options.KeepGoing = False,
     memory: options.Memory = None,
@@ -56,6 +57,8 @@ def run(
 
       listcon-eval run -m bm25 --data my_lists.jsonl.gz
 
+      listcon-eval run -m ./my-checkpoint --limit 10    # a trial on the first queries
+
     The same command resumes a run that was interrupted.
     """
     _evaluate_and_print(
@@ -73,6 +76,7 @@ def run(
             memory=options.size_of(memory, "--memory"),
             device_memory=options.size_of(device_memory, "--device-memory"),
         ),
+        limit=limit,
         fresh=fresh,
         keep_going=keep_going,
         json=json,
@@ -118,6 +122,7 @@ def _evaluate_and_print(
     *,
     fresh: bool,
     quiet: bool,
+    limit: int | None = None,
     keep_going: bool = False,
     json: bool = False,
 ) -> None:
@@ -133,6 +138,7 @@ def _evaluate_and_print(
             modes=modes,
             output=output,
             options=load,
+            limit=limit,
             fresh=fresh,
             keep_going=keep_going,
             progress=progress,

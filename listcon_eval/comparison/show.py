@@ -100,7 +100,7 @@ def read_texts(
     """
     source = read_provenance(result).data
     try:
-        task = _task(result, source) if data is None else _local(result, data)
+        task = _task(source) if data is None else _local(source, data)
         task.load()
         _check_same(task, result, source)
     except ListconError as error:
@@ -111,16 +111,16 @@ def read_texts(
     return {row.query_id: dict(zip(row.doc_ids, row.passages, strict=True)) for row in rows}, None
 
 
-def _task(result: Result, source: DataRecord) -> Task:
+def _task(source: DataRecord) -> Task:
     if source.source == "hub":
-        return official_task(result.task)
-    if source.source == "packaged" and result.task in MINI:
-        return mini_task(result.task)
-    return _local(result, Path(source.location))
+        return official_task(source.task)
+    if source.source == "packaged" and source.task in MINI:
+        return mini_task(source.task)
+    return _local(source, Path(source.location))
 
 
-def _local(result: Result, data: Path) -> Task:
-    return local_task(data, claim=result.task) if result.is_official else local_task(data, name=result.task)
+def _local(source: DataRecord, data: Path) -> Task:
+    return local_task(data, claim=source.task) if source.is_official else local_task(data, name=source.task)
 
 
 def _check_same(task: Task, result: Result, source: DataRecord) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -37,6 +38,8 @@ class Task:
         revision: the dataset's hub revision, or the hash of the content of local data.
         location: the dataset's hub id, or the path as it was given.
         content: the hash of the content of local data (`RetrievalData.content_hash`); None for data from the hub.
+        limit: of a trial, how many of the first queries it has; None for all.
+        whole: what a trial is a trial of; None for a whole task.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Task:
     is_official: bool
     mteb_task: AbsTaskRetrieval
     content: str | None = None
+    limit: int | None = None
+    whole: Task | None = None
 
     def load(self) -> None:
         """Get the data from the hub or its cache, unless it is loaded already.
@@ -84,6 +89,22 @@ class Task:
         if not lists:
             raise ListconError(f"{self.name}: none of the {len(data['queries'])} queries has a relevance judgement.")
         return lists
+
+    def first_queries(self, limit: int) -> Task:
+        """A trial: the first evaluated queries alone, under another name, since its numbers are no result of the task.
+
+        Raises:
+            ListconError: the limit is below 1, or as `load`.
+        """
+        if limit < 1:
+            raise ListconError(f"limit is {limit}: give how many of the first queries to take, 1 or more")
+        judged = self.qrels()
+        first = [row.query_id for row in self.candidate_lists()[:limit]]
+        data = {**self._data(), "relevant_docs": {query_id: judged[query_id] for query_id in first}}
+        mteb_task = copy.copy(self.mteb_task)
+        set_data(mteb_task, self.split, cast("RetrievalSplitData", data))
+        name = f"{self.name}-first{limit}"
+        return replace(self, name=name, is_official=False, mteb_task=mteb_task, limit=limit, whole=self)
 
     def _data(self) -> RetrievalSplitData:
         self.load()

@@ -58,6 +58,12 @@ def publish_blockers(result: Result) -> Iterator[str]:
     if result.kind in _NOT_MODELS:
         yield f"{result.model} on {result.task} is not a model's result: {_NOT_MODELS[result.kind]}"
         return
+    if result.signature.limit is not None:
+        yield (
+            f"{result.task} ({result.folder}) is a trial on the first {result.signature.limit} queries of a task: run "
+            "it without --limit, and give that run's folder"
+        )
+        return
     task = official_task_of(result)
     if task is None or not result.is_official:
         yield f"{result.task} ({result.folder}) was not run on the official data of an official task"

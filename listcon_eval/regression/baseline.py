@@ -109,7 +109,7 @@ def _mean(values: Iterable[float]) -> float:
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline file, or take the runs in a folder; a file whose means are not those of its values is refused."""
     if path.is_dir():
-        return baseline_of(path)
+        return _without_trials(baseline_of(path))
     if not path.exists():
         raise ListconError(f"{path}: no such baseline; the same command with --update writes it")
     file = read_record(_BaselineFile, path, remedy="write the baseline again with --update")
@@ -118,9 +118,20 @@ def read_baseline(path: Path) -> Baseline:
     return Baseline(path, file.runs)
 
 
+def _without_trials(baseline: Baseline) -> Baseline:
+    """The baseline; a ListconError where one of its runs is a trial."""
+    if trials := [str(run.key) for run in baseline.runs if run.signature.limit is not None]:
+        raise ListconError(
+            f"{baseline.path} holds trials on the first queries of a task ({'; '.join(trials)}), which make no "
+            "baseline: run without --limit, and give the folder of that run"
+        )
+    return baseline
+
+
 def write_baseline(baseline: Baseline, path: Path) -> Path:
-    """Write a baseline as one file, whole or not at all, and return its path. Two runs of one key are refused."""
+    """Write a baseline as one file, whole or not at all; trials, and two runs of one key, are refused."""
     check_replaceable(path, '{"format":', "a baseline")
+    _without_trials(baseline)
     keys = [run.key for run in baseline.runs]
     repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
     if repeated:

@@ -47,6 +47,7 @@ class Signature(Record):
 
     task: str
     data_revision: str  # the revision of its data
+    limit: int | None = None  # of a trial, how many of the first queries it has
     model: str
     model_revision: str
     settings: dict[str, Setting]  # what it was run with, such as mode, dtype and max_length
@@ -57,6 +58,7 @@ class Signature(Record):
     def __str__(self) -> str:
         fields = (
             f"{self.task}@{self.data_revision}",
+            *([] if self.limit is None else [f"limit:{self.limit}"]),
             f"{self.model}@{self.model_revision}",
             *(f"{name}:{value}" for name, value in self.settings.items()),
             f"ties:{self.ties}",
@@ -79,7 +81,7 @@ class Signature(Record):
         """Every field, setting and version by its name, as text."""
         content = self.model_dump()
         nested = content.pop("settings") | content.pop("versions")
-        return {name: str(value) for name, value in (content | nested).items()}
+        return {name: str(value) for name, value in (content | nested).items() if value is not None}
 
 
 class Result(Record):
@@ -195,7 +197,7 @@ class ModelRecord(BaseModel):
 
 
 class DataRecord(Record):
-    """The data, in a provenance; the attributes are those of `data.Task`."""
+    """The data, in a provenance; the attributes are those of `data.Task`: of the whole task, where a trial was run."""
 
     task: str
     split: str
