@@ -1,11 +1,14 @@
 """The options that several commands share, and what they stand for."""
 
+import difflib
+import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 
+from listcon_eval.cli.console import handle_errors
 from listcon_eval.errors import ListconError
 from listcon_eval.records import DTypeOption
 from listcon_eval.systems.base import KINDS
@@ -112,6 +115,64 @@ KeepGoing = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; results and errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+
+
+@handle_errors
+def _take_options(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the options of a file the defaults of a command.
+
+    Raises:
+        ListconError: the file cannot be read or is no mapping, or one of its keys is no option or has no value of the
+            option's type; names file and key.
+    """
+    from pydantic import Field, TypeAdapter, ValidationError
+
+    if path is None:
+        return None
+    function: Any = context.command.callback
+    hints = get_type_hints(function, include_extras=True)
+    known = {name.replace("_", "-"): name for name in hints if name not in ("return", "options_file")}
+    given = {}
+    for key, value in _mapping(path).items():
+        name = str(key).replace("_", "-")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ListconError(f"{path}: {key!r} is no option of this command; {hint}known: {', '.join(known)}")
+        kind, option = get_args(hints[known[name]])
+        bounded: Any = Annotated[kind, Field(ge=option.min)]
+        try:
+            # As JSON, in which a path is a text.
+            TypeAdapter(bounded).validate_json(json.dumps(value, default=str), strict=True)
+        except ValidationError as error:
+            raise ListconError(f"{path}: {key} is {value!r}: {error.errors()[0]['msg']}") from error
+        given[known[name]] = value
+    context.default_map = given
+    return path
+
+
+def _mapping(path: Path) -> dict[Any, Any]:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ListconError(f"{path} cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise ListconError(f"{path} holds {found!r:.60}: expected options with their values, such as `dtype: float32`")
+    return found
+
+
+OptionsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--options",
+        is_eager=True,
+        callback=_take_options,
+        help="A YAML or JSON file of options by their names, such as `max-length: 256`; the command line wins over it.",
+    ),
+]
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 

@@ -39,6 +39,7 @@ def run(
     device_memory: options.DeviceMemory = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    options_file: options.OptionsFile = None,
 ) -> None:
     """Evaluate ListConRanker or another system and write scores, metrics and mteb's result JSON.
 
@@ -59,8 +60,11 @@ def run(
 
       listcon-eval run -m ./my-checkpoint --limit 10    # a trial on the first queries
 
+      listcon-eval run --options run.yaml --device cpu  # a file's options, but for the device
+
     The same command resumes a run that was interrupted.
     """
+    del options_file  # its callback has read it
     _evaluate_and_print(
         model,
         kind,

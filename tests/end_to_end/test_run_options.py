@@ -1,5 +1,6 @@
-"""What `run` can be told beside a model and data: a trial on the first queries."""
+"""What `run` can be told beside a model and data: a trial on the first queries, a file of options."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,44 @@ def test_a_limit_below_1_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ListconError, match="limit is 0"):
         evaluate("random", [local_task(data)], output=tmp_path, limit=0)
     assert "'--limit'" in listcon_eval("run", "--limit", "0", code=2).stderr
+
+
+def test_a_file_of_options(data: Path, tmp_path: Path) -> None:
+    """A file and the same options on the command line are one run; the command line wins."""
+    (tmp_path / "run.yaml").write_text(f"model: bm25\ndata: [{data}]\nlimit: 2\nquiet: true\n", encoding="utf-8")
+    (tmp_path / "run.json").write_text(json.dumps({"data": [str(data)], "keep-going": True, "max_length": 9}))
+    done = listcon_eval("run", "--options", tmp_path / "run.yaml", "--output", tmp_path)
+    assert done.stderr == ""
+    assert [folder.name for folder in run_folders(tmp_path)] == ["few-first2"]
+    listcon_eval("run", "--output", tmp_path, "--limit", "3", "--options", tmp_path / "run.yaml")
+    assert [folder.name for folder in run_folders(tmp_path)] == ["few-first2", "few-first3"]
+    refused = listcon_eval("run", "--options", tmp_path / "run.json", "-m", "bm25", "--output", tmp_path, code=2)
+    assert "leave out --max-length" in one_line(refused.stderr)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("max-lenght: 3", "'max-lenght' is no option of this command; did you mean max-length? known: model, kind"),
+        ("options: other.yaml", "'options' is no option"),
+        ("limit: many", "limit is 'many': Input should be a valid integer"),
+        ("limit: true", "limit is True: Input should be a valid integer"),
+        ("limit: 0", "limit is 0: Input should be greater than or equal to 1"),
+        ("fresh: 1", "fresh is 1: Input should be a valid boolean"),
+        ("revision: 20250101", "revision is 20250101: Input should be a valid string"),
+        ("data: [a.jsonl, 3]", "data is ['a.jsonl', 3]: Input should be a valid string"),
+        ("data: a.jsonl", "data is 'a.jsonl': Input should be a valid array"),
+        ("dtype: float64", "dtype is 'float64': Input should be 'auto', 'float16'"),
+        ("model:", "model is None: Input should be a valid string"),
+        ("- model", "holds ['model']: expected options with their values"),
+        ("{", "cannot be read as YAML or JSON"),
+    ],
+)
+def test_a_mistake_in_a_file_of_options_names_file_and_key(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(content, encoding="utf-8")
+    done = listcon_eval("run", "--options", path, "--output", tmp_path, code=2)
+    assert f"error: {path}" in one_line(done.stderr)
+    assert message in one_line(done.stderr)
+    assert done.stdout == ""
+    assert "cannot be read" in listcon_eval("run", "--options", tmp_path / "none.yaml", code=2).stderr
