@@ -27,12 +27,15 @@ from listcon_eval.results.records import (
     TREC_QRELS,
     TREC_RUN,
     DataRecord,
+    FirstStageRecord,
     ModelRecord,
     Provenance,
     Record,
 )
 from listcon_eval.results.store import failures_folder, is_finished, key_of, load_result, run_written
 from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System, load_system, system_class
+from listcon_eval.systems.baselines import Oracle
+from listcon_eval.systems.first_stage import FirstStageSystem
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
 
 _KEY_DIGITS = 8  # of a run's key in the name of its folder
@@ -82,7 +85,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a system on tasks in its modes, and write every result as soon as it is there.
 
-    An interrupted evaluation resumes: finished runs are read, finished chunks are loaded.
+    An interrupted evaluation resumes: finished runs are read, finished chunks are loaded. Where a task's candidates
+    come from a first stage, its own order and the oracle's, the most that reordering can reach, are measured as well.
 
     Args:
         model: a model's folder or hub id, a TREC run file, the name of a baseline; what `resolve_model` made of one; or
@@ -137,6 +141,7 @@ def evaluate(
                 context = RankContext(
                     task=task.mteb_task.metadata,
                     split=task.split,
+                    subset=task.subset,
                     progress=share.of_run(str(run), place, len(runs)),
                     phases=phases,
                     cache=cache,
@@ -148,6 +153,10 @@ def evaluate(
                 else:
                     evaluation.results.append(_measure_and_write(run, own, ranking, phases, cache))
         share.finish_task()
+        if task.first_stage is not None and not isinstance(system, (FirstStageSystem, Oracle)):
+            for baseline in (FirstStageSystem(task.first_stage), Oracle()):
+                beside = evaluate(baseline, [task], output=output, fresh=fresh, announce=announce)
+                evaluation.results.extend(beside.results)
     return evaluation
 
 
@@ -215,6 +224,7 @@ def _ranking_parts(task: Task, system: System) -> dict[str, Any]:
         "system": dict(system.key()),
         "settings": dict(system.settings()),
         "task": task.name,
+        "subset": task.subset,
         "split": task.split,
         "data": task.content or task.revision,
         "dtype": system.dtype,
@@ -237,20 +247,26 @@ def _measure_and_write(
     run: _Run, lists: Sequence[CandidateList], ranking: Ranking, phases: Phases, cache: ChunkCache
 ) -> Result:
     """Measure a ranking in both protocols and write the run's folder."""
-    task, ranked = run.task, ranking.lists
+    task = run.task
+    ranked = _as_measured(task, lists, ranking.lists)
     seconds = sum(phases.seconds.values())
     with phases.measured("measure"):
-        card = cmteb.evaluate(lists, ranked, run.mode)
+        # The card's protocol is defined on given lists: where a first stage missed something, it says nothing.
+        card = cmteb.evaluate(lists, ranked, run.mode) if task.first_stage is None else Metrics({}, {})
         scores = mteb_protocol.run_of(lists, ranked)
-        leaderboard = mteb_protocol.evaluate(task.qrels(), scores)
-        task_result = mteb_compat.task_result(task.mteb_task, task.name, scores, run.meta, seconds=seconds)
-    reported = task_result.scores[task.split][0]["map_at_1000"]
-    if abs(reported - leaderboard.means["map_at_1000"]) > 1e-5:  # mteb rounds to five digits
-        raise ListconError(
-            f"{task.name}: mteb reports map_at_1000 {reported}, its per-query values average to "
-            f"{leaderboard.means['map_at_1000']}: a fault of this package or of mteb; report it"
+        leaderboard = mteb_protocol.evaluate(task.qrels(), scores, task.main_score)
+        name = task.mteb_task.metadata.name if task.limit is None else task.name
+        task_result = mteb_compat.task_result(
+            task.mteb_task, name, task.subset, task.split, scores, run.meta, seconds=seconds
         )
-    result = _result_of(run, len(lists), card, leaderboard)
+    (reported,) = task_result.scores[task.split]
+    for name, mean in leaderboard.means.items():
+        if abs(reported[name] - mean) > 1e-5:  # mteb rounds to five digits
+            raise ListconError(
+                f"{task.name}: mteb reports {name} {reported[name]}, its per-query values average to {mean}: a fault "
+                "of this package or of mteb; report it"
+            )
+    result = _result_of(run, lists, card, leaderboard, float(reported["main_score"]))
     provenance = _provenance_of(run, result, ranking, phases, cache)
     with run_written(run.folder, task.name, run.key) as folder:
         mteb_compat.write_task_result(folder, task_result, run.meta, result.settings)
@@ -265,7 +281,24 @@ def _measure_and_write(
     return result
 
 
-def _result_of(run: _Run, queries: int, card: Metrics, leaderboard: Metrics) -> Result:
+def _as_measured(task: Task, lists: Sequence[CandidateList], ranked: Sequence[RankedList]) -> Sequence[RankedList]:
+    """Rankings without the documents that mteb leaves out of some tasks: those with the id of their query."""
+    if not task.mteb_task.ignore_identical_ids:
+        return ranked
+    return [
+        own._replace(
+            scores=tuple(
+                NOT_RETRIEVED if doc_id == row.query_id else score
+                for doc_id, score in zip(row.doc_ids, own.scores, strict=True)
+            )
+        )
+        for row, own in zip(lists, ranked, strict=True)
+    ]
+
+
+def _result_of(
+    run: _Run, lists: Sequence[CandidateList], card: Metrics, leaderboard: Metrics, main_score: float
+) -> Result:
     task, system = run.task, run.system
     settings = {**system.run_settings(run.mode), **system.settings()}
     versions = env.package_versions()
@@ -289,14 +322,29 @@ def _result_of(run: _Run, queries: int, card: Metrics, leaderboard: Metrics) -> 
         model_revision=system.revision,
         data_revision=task.revision,
         settings=settings,
-        queries=queries,
+        queries=len(lists),
         dropped=len(card.dropped),
         cmteb=card.means,
         mteb=leaderboard.means,
+        main_score=task.main_score,
+        task_scores={} if task.main_score in leaderboard.means else {task.main_score: main_score},
+        max_relevance=max(value for judged in task.qrels().values() for value in judged.values()),
+        first_stage=_first_stage_of(task),
         ranges=dict(card.ranges),
         signature=signature,
         finished=_now(),
     )
+
+
+def _first_stage_of(task: Task) -> FirstStageRecord | None:
+    if task.first_stage is None:
+        return None
+    name, revision, top_k, run = task.first_stage
+    shares = []
+    for query_id, judged in task.qrels().items():
+        relevant = {doc_id for doc_id, value in judged.items() if value > 0}
+        shares.append(len(relevant & run.get(query_id, {}).keys()) / max(1, len(relevant)))
+    return FirstStageRecord(name=name, revision=revision, top_k=top_k, recall=sum(shares) / len(shares))
 
 
 def _now() -> datetime.datetime:
@@ -316,6 +364,7 @@ def _provenance_of(run: _Run, result: Result, ranking: Ranking, phases: Phases, 
         model=ModelRecord(kind=system.kind, name=system.name, revision=system.revision, **dict(system.provenance())),
         data=DataRecord(
             task=task.name,
+            subset=task.subset,
             split=task.split,
             revision=task.revision,
             content=task.content,
@@ -325,13 +374,21 @@ def _provenance_of(run: _Run, result: Result, ranking: Ranking, phases: Phases, 
         ),
         settings=result.settings,
         ties=env.TIE_RULES,
-        observed=dict(ranking.observed),
+        observed={**ranking.observed, **_instructions(run)},
         versions=env.package_versions(),
         device=result.signature.device,
         git=env.git_state(),
         resumed_chunks=cache.reused,
         seconds={phase: round(spent, 3) for phase, spent in seconds.items()},
     )
+
+
+def _instructions(run: _Run) -> dict[str, str]:
+    """What became of the instructions that queries came with, if they did."""
+    if not run.task.has_instructions:
+        return {}
+    read = "part of the query's text, as mteb hands it to a model"
+    return {"instructions": read if run.system.reads_texts else "ignored: the system reads no texts"}
 
 
 def _ranked_query(row: CandidateList, ranked: RankedList, mode: str) -> RankedQuery:

@@ -1,5 +1,6 @@
 """Files and folders are written whole or not at all: aside first, then renamed."""
 
+import glob
 import hashlib
 import json
 import os
@@ -120,7 +121,7 @@ def _swap(staged: Path, folder: Path, replaced: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Undo what a killed process left beside a folder. Only for whoever may write to it now."""
     restore_swapped(folder)
-    for staged in folder.parent.glob(f".{folder.name}.new-*"):
+    for staged in folder.parent.glob(f".{glob.escape(folder.name)}.new-*"):
         shutil.rmtree(staged, ignore_errors=True)
 
 

@@ -93,6 +93,11 @@ def snapshot(
     return folder
 
 
+def is_cached(repo_id: str, revision: str) -> bool:
+    """Whether the cache has a snapshot of a dataset at a commit."""
+    return (_cache_folder(repo_id, "dataset") / "snapshots" / revision).is_dir()
+
+
 def hub_state() -> str:
     """The hub's endpoint, whether it answers, and where its cache is: for messages."""
     if constants.HF_HUB_OFFLINE:

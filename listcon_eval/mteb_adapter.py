@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from listcon_eval import mteb_compat
-from listcon_eval.data import candidate_lists
+from listcon_eval.data import candidate_lists, check_texts
 from listcon_eval.errors import ListconError
 from listcon_eval.inference import ListConRanker
 from listcon_eval.metrics import mteb as mteb_protocol
@@ -79,8 +79,10 @@ class SystemSearch:
             For every query, whether it has candidates or not, its documents' scores as Python floats.
 
         Raises:
-            ListconError: without candidate lists, for a candidate that the corpus lacks, or as `System.rank`.
+            ListconError: without candidate lists, for a task of other things than texts, for a candidate that the
+                corpus lacks, or as `System.rank`.
         """
+        check_texts(task_metadata)
         if self._corpus is None:
             raise ListconError("search was called before index: mteb calls index with the corpus first")
         lists = candidate_lists(task_metadata.name, self._corpus, queries, top_ranked)

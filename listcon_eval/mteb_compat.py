@@ -6,21 +6,30 @@ called: it takes seconds.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from datasets import Dataset
     from mteb.abstasks.retrieval import AbsTaskRetrieval
-    from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
     from mteb.models.model_meta import ModelMeta
     from mteb.results import TaskResult
     from mteb.types.statistics import RetrievalDescriptiveStatistics
 
-# mteb's names in a TaskResult -> pytrec_eval's names in mteb's per-query scores
-_PYTREC_NAMES = {"map_at_1000": "map_cut_1000", "ndcg_at_10": "ndcg_cut_10", "recall_at_10": "recall_10"}
+# A metric of mteb that is a mean over queries -> the name of its values in pytrec_eval's scores; MRR is mteb's own.
+_PYTREC_NAMES = {
+    "map": "map_cut_{}",
+    "ndcg": "ndcg_cut_{}",
+    "recall": "recall_{}",
+    "precision": "P_{}",
+    "hit_rate": "success_{}",
+}
+_QUERY_METRIC = re.compile(r"(map|ndcg|recall|precision|hit_rate|mrr)_at_(1|3|5|10|20|100|1000)")  # mteb's `k_values`
+USUAL_METRICS = ("map_at_1000", "ndcg_at_10", "mrr_at_10", "recall_at_10")
+"""The metrics that every run reports, beside its task's main score."""
 
 
 class RetrievalMetrics(NamedTuple):
@@ -35,30 +44,51 @@ class RetrievalMetrics(NamedTuple):
     per_query: dict[str, dict[str, float]]
 
 
+def is_query_metric(name: str) -> bool:
+    """Whether one of mteb's metrics is a mean over queries, as `ndcg_at_5` is and `p-MRR` is not."""
+    return name == "accuracy" or _QUERY_METRIC.fullmatch(name) is not None
+
+
 def retrieval_metrics(
-    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]
+    qrels: Mapping[str, Mapping[str, int]],
+    run: Mapping[str, Mapping[str, float]],
+    names: Sequence[str] = USUAL_METRICS,
 ) -> RetrievalMetrics:
-    """map_at_1000, ndcg_at_10, recall_at_10 and mrr_at_10 by mteb's own functions, in the order of the run."""
-    from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores, mrr
+    """Metrics of a run by mteb's own functions, in the order of the run.
+
+    Args:
+        qrels: query id -> document id -> relevance.
+        run: query id -> document id -> score.
+        names: which ones, as `is_query_metric` takes them.
+    """
+    from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores, make_score_dict, mrr
     from mteb.abstasks.retrieval import AbsTaskRetrieval
 
     judged = {query_id: dict(row) for query_id, row in qrels.items()}
     # pytrec_eval takes Python numbers alone
     results = {query_id: {doc_id: float(score) for doc_id, score in row.items()} for query_id, row in run.items()}
     found = calculate_retrieval_scores(results, judged, list(AbsTaskRetrieval.k_values))
-    reciprocal = dict(zip(results, mrr(judged, results, [10])["MRR@10"], strict=True))
-    per_query = {}
-    for query_id in results:
-        own = found.all_scores[query_id]
-        per_query[query_id] = {name: own[key] for name, key in _PYTREC_NAMES.items()}
-        per_query[query_id]["mrr_at_10"] = reciprocal[query_id]
-    means = {
-        "map_at_1000": found.map["MAP@1000"],
-        "ndcg_at_10": found.ndcg["NDCG@10"],
-        "recall_at_10": found.recall["Recall@10"],
-        "mrr_at_10": found.mrr["MRR@10"],
-    }
-    return RetrievalMetrics(means, per_query)
+    table = make_score_dict(
+        ndcg=found.ndcg,
+        _map=found.map,
+        recall=found.recall,
+        precision=found.precision,
+        mrr=found.mrr,
+        naucs={},
+        naucs_mrr={},
+        hit_rate=found.hit_rate,
+        task_scores={},
+    )
+    per_query: dict[str, dict[str, float]] = {query_id: {} for query_id in results}
+    for name in names:
+        kind, _, depth = ("recall_at_1" if name == "accuracy" else name).partition("_at_")
+        if kind == "mrr":
+            values = mrr(judged, results, [int(depth)])[f"MRR@{depth}"]
+        else:
+            values = [found.all_scores[query_id][_PYTREC_NAMES[kind].format(depth)] for query_id in results]
+        for row, value in zip(per_query.values(), values, strict=True):
+            row[name] = value
+    return RetrievalMetrics({name: table[name] for name in names}, per_query)
 
 
 def document_texts(corpus: Dataset) -> dict[str, str]:
@@ -79,26 +109,75 @@ def query_texts(queries: Dataset) -> dict[str, str]:
 def task_names() -> dict[str, str]:
     """Every name of a task that mteb has or had, by its case-folded form.
 
-    A public list of the names would make every task, and would leave out private and superseded ones.
+    A public list of the names would make every task, and would leave out private and superseded ones. A name that a
+    task had is that of the task it became.
     """
     from mteb.get_tasks import _TASK_RENAMES, _TASKS_REGISTRY
 
-    return {name.casefold(): name for name in (*_TASKS_REGISTRY, *_TASK_RENAMES)}
+    return {old.casefold(): new for old, new in _TASK_RENAMES.items()} | {
+        name.casefold(): name for name in _TASKS_REGISTRY
+    }
 
 
-def descriptive_statistics(task: AbsTaskRetrieval, split: str) -> RetrievalDescriptiveStatistics:
+def descriptive_statistics(task: AbsTaskRetrieval, subset: str, split: str) -> RetrievalDescriptiveStatistics:
     """The statistics of a loaded task's own data.
 
     The public `calculate_descriptive_statistics` answers from the file that mteb ships, or overwrites it.
     """
-    return task._calculate_descriptive_statistics_from_split(split)
+    return task._calculate_descriptive_statistics_from_split(split, hf_subset=subset)
 
 
-def load_split(folder: str, revision: str, split: str) -> RetrievalSplitData:
-    """Read one split of data in mteb's retrieval layout from a local snapshot."""
-    from mteb.abstasks.retrieval_dataset_loaders import RetrievalDatasetLoader
+def reads_own_files(task: AbsTaskRetrieval) -> bool:
+    """Whether a task has code of its own that reads its data set: to load it, or for a score such as p-MRR."""
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
 
-    return RetrievalDatasetLoader(hf_repo=folder, revision=revision, split=split).load()
+    own = type(task)
+    return (own.load_data, own.task_specific_scores) != (
+        AbsTaskRetrieval.load_data,
+        AbsTaskRetrieval.task_specific_scores,
+    )
+
+
+def load_task(task: AbsTaskRetrieval, folder: str, subset: str, split: str) -> None:
+    """Let a task read one subset and split of its data, by its own code, from a local snapshot.
+
+    Its metadata then names the snapshot: some scores read it again.
+    """
+    metadata = task.metadata
+    languages = metadata.eval_langs
+    task.metadata = metadata.model_copy(
+        update={
+            "dataset": {**metadata.dataset, "path": folder},
+            "eval_langs": {subset: languages[subset]} if isinstance(languages, dict) else languages,
+            "eval_splits": [split],
+        }
+    )
+    choose_part(task, subset, split)
+    task.load_data()
+    task.convert_v1_dataset_format_to_v2(None)  # what a task's own loading code leaves may be mteb 1's
+
+
+def choose_part(task: AbsTaskRetrieval, subset: str, split: str) -> None:
+    """Let a task load and evaluate one subset and split alone."""
+    task.hf_subsets = [subset]
+    task.filter_eval_splits([split])
+
+
+def rerank_first_stage(
+    task: AbsTaskRetrieval, subset: str, split: str, candidates: Mapping[str, Sequence[str]], name: str, revision: str
+) -> None:
+    """Turn a loaded retrieval task into the reranking of a first stage, as mteb's `convert_to_reranking` does.
+
+    Args:
+        task: the task.
+        subset: the subset that was loaded.
+        split: the split that was loaded.
+        candidates: query id -> document ids, best first.
+        name: the first stage's name, which mteb puts into the result.
+        revision: its revision.
+    """
+    task.dataset[subset][split]["top_ranked"] = {query_id: list(ids) for query_id, ids in candidates.items()}
+    task._previous_results_model_meta = {"model_name": name, "revision": revision}
 
 
 def registered_model(hub_id: str | None) -> ModelMeta | None:
@@ -170,23 +249,33 @@ class _FinishedScores:
 
     def search(self, queries: Dataset, **_: object) -> dict[str, dict[str, float]]:
         """The scores of every query."""
-        return {query_id: self._scores[query_id] for query_id in queries["id"]}
+        return {query_id: dict(self._scores[query_id]) for query_id in queries["id"]}  # mteb may change them
 
 
 def task_result(
-    task: AbsTaskRetrieval, name: str, scores: dict[str, dict[str, float]], meta: ModelMeta, *, seconds: float
+    task: AbsTaskRetrieval,
+    name: str,
+    subset: str,
+    split: str,
+    scores: dict[str, dict[str, float]],
+    meta: ModelMeta,
+    *,
+    seconds: float,
 ) -> TaskResult:
     """Mteb's result of finished scores.
 
     Args:
         task: the task, with its data.
         name: the result's name of it.
+        subset: the subset that the scores are of.
+        split: the split that they are of.
         scores: query id -> document id -> score, for every query that mteb evaluates.
         meta: who the model is.
         seconds: how long the scores took; mteb would measure how long it took to look them up.
     """
     import mteb
 
+    choose_part(task, subset, split)
     result = mteb.evaluate(
         _FinishedScores(scores, meta), task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs={}
     ).task_results[0]

@@ -20,9 +20,10 @@ Tasks = Annotated[
     str | None,
     typer.Option(
         "--tasks",
-        help="Tasks by name, separated by commas: the card's names or mteb's, or mini for the packaged mini benchmark. "
-        "With --data: the official tasks that the data is a copy of, which is checked.",
-        show_default="the four official ones",
+        help="Tasks by name, separated by commas: mteb's names or the card's, with subsets or splits as in "
+        "MIRACLReranking[zh]; mini, for the packaged mini benchmark; all-chinese-reranking, or another language; a "
+        "benchmark of mteb. With --data: the tasks that the data is a copy of, which is checked.",
+        show_default="the four of the model card",
     ),
 ]
 Data = Annotated[
@@ -30,8 +31,20 @@ Data = Annotated[
     typer.Option(
         "--data",
         help="Local data, as PATH or NAME=PATH; repeatable. JSONL, gzipped JSONL or Parquet with query, positive, "
-        "negative; or a folder in mteb's retrieval layout.",
+        "negative; or a folder in mteb's retrieval layout, with [SUBSET] after it if it has several.",
     ),
+]
+Rerank = Annotated[
+    str | None,
+    typer.Option(
+        "--rerank",
+        metavar="PREDICTIONS",
+        help="Rerank what a first stage retrieved for a retrieval task of mteb: mteb's folder of predictions, a TREC "
+        "run file, or bm25 or bm25:jieba over the task's corpus.",
+    ),
+]
+TopK = Annotated[
+    int, typer.Option("--top-k", min=1, help="With --rerank: how many of the first documents of each query.")
 ]
 Model = Annotated[
     str,

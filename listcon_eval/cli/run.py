@@ -27,6 +27,8 @@ def run(
     ] = "both",
     tasks: options.Tasks = None,
     data: options.Data = None,
+    rerank: options.Rerank = None,
+    top_k: options.TopK = 100,
     output: options.Output = RESULTS,
     revision: options.Revision = None,
     device: options.Device = None,
@@ -62,6 +64,10 @@ def run(
 
       listcon-eval run --options run.yaml --device cpu  # a file's options, but for the device
 
+      listcon-eval run --tasks "MIRACLReranking[zh],XGlueWPRReranking[zh][test]"
+
+      listcon-eval run --tasks T2Retrieval --rerank bm25 --top-k 100
+
     The same command resumes a run that was interrupted.
     """
     del options_file  # its callback has read it
@@ -85,6 +91,8 @@ def run(
         keep_going=keep_going,
         json=json,
         quiet=quiet,
+        rerank=rerank,
+        top_k=top_k,
     )
 
 
@@ -129,16 +137,23 @@ def _evaluate_and_print(
     limit: int | None = None,
     keep_going: bool = False,
     json: bool = False,
+    rerank: str | None = None,
+    top_k: int = 100,
 ) -> None:
     from listcon_eval.data import chosen_tasks
     from listcon_eval.evaluation import evaluate
+    from listcon_eval.systems.first_stage import with_first_stage
     from listcon_eval.systems.resolve import resolve_model
 
     set_up_logging(quiet)
+    spec = resolve_model(model, kind, revision)
+    chosen = chosen_tasks(tasks, data, for_first_stage=rerank is not None)
+    if rerank is not None:
+        chosen = [with_first_stage(task, rerank, top_k) for task in chosen]
     with progress_shown(quiet) as progress:
         evaluation = evaluate(
-            resolve_model(model, kind, revision),
-            chosen_tasks(tasks, data),
+            spec,
+            chosen,
             modes=modes,
             output=output,
             options=load,
@@ -172,13 +187,11 @@ def _peak_memory(load: LoadOptions) -> str:
 
 
 def _print_tables(results: Sequence[Result]) -> None:
-    from listcon_eval.metrics import CARD_MAP, MAIN_SCORE
     from listcon_eval.report.formats import as_text
-    from listcon_eval.report.table import comparison_tables
+    from listcon_eval.report.table import main_tables
     from listcon_eval.tables import terminal_width
 
-    for measure in (CARD_MAP, MAIN_SCORE):
-        for table in comparison_tables(results, measure=measure):
-            echo(f"{as_text(table, width=terminal_width())}\n")
+    for table in main_tables(results):
+        echo(f"{as_text(table, width=terminal_width())}\n")
     for folder in dict.fromkeys(result.folder for result in results):
         echo(str(folder))

@@ -61,7 +61,8 @@ def compare(
 
     Args:
         runs: run folders, folders with runs in them, TREC run files, or systems read before by `read_systems`.
-        measures: what to compare by, as `cmteb:map`; by default the `DEFAULT_MEASURES` that all runs of a task have.
+        measures: what to compare by, as `cmteb:map`; by default the `DEFAULT_MEASURES` and the task's main score, as
+            far as all runs of the task have values of them by query.
         against: test all others against this system alone: a path, a part of its label, or the system.
             None: every pair is tested.
         qrels: the judgements of TREC run files, as in `read_systems`.
@@ -194,7 +195,9 @@ def _measures_of(
                     f"{task}: {systems[place].label} has no {measure}; it has {', '.join(run.values)} (a TREC run does "
                     "not hold the order and the texts of its candidates, which the cmteb measures need)"
                 )
-    return list(wanted) or [m for m in DEFAULT_MEASURES if all(str(m) in run.values for run in runs.values())]
+    mains = [Measure("mteb", run.result.main_score) for run in runs.values() if run.result is not None]
+    usual = dict.fromkeys((*DEFAULT_MEASURES, *mains))
+    return list(wanted) or [m for m in usual if all(str(m) in run.values for run in runs.values())]
 
 
 def _pairs_of(

@@ -102,18 +102,25 @@ def read_texts(
     try:
         task = _task(source) if data is None else _local(source, data)
         task.load()
-        _check_same(task, result, source)
+        if source.source != "first stage":
+            _check_same(task, result, source)
     except ListconError as error:
         if data is not None:
             raise
         return {}, f"{error} (or give the run's data with --data PATH)"
-    rows = (row for row in task.candidate_lists() if row.query_id in query_ids)
-    return {row.query_id: dict(zip(row.doc_ids, row.passages, strict=True)) for row in rows}, None
+    documents = task.documents()
+    return {
+        query_id: {doc_id: documents[doc_id] for doc_id in entry.doc_ids if doc_id in documents}
+        for query_id, entry in read_rankings(result).items()
+        if query_id in query_ids
+    }, None
 
 
 def _task(source: DataRecord) -> Task:
     if source.source == "hub":
         return official_task(source.task)
+    if source.source == "first stage":  # whose data is that of the whole retrieval task
+        return official_task(source.task.rpartition("[")[0])
     if source.source == "packaged" and source.task in MINI:
         return mini_task(source.task)
     return _local(source, Path(source.location))

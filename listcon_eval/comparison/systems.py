@@ -163,7 +163,7 @@ def _trec_run(path: Path, given: Path | None, results: Sequence[Result]) -> Task
         for query_id, scores in ({**run, **{lacked: {} for lacked in lacking}}).items()
     }
     try:
-        per_query = mteb_protocol.evaluate(qrels, ordered).per_query
+        per_query = mteb_protocol.evaluate(qrels, ordered, result.main_score if result else None).per_query
     except ListconError as error:
         raise ListconError(f"{path} with the judgements of {judgements}: {error}") from error
     notes: tuple[str, ...] = ()

@@ -1,33 +1,35 @@
-"""Where candidate lists come from: the four official tasks, local copies of them, local data."""
+"""Where candidate lists come from: the tasks of mteb, local copies of them, local data, the mini benchmark."""
 
 from listcon_eval.data.local import chosen_tasks, local_task, task_of_rows
-from listcon_eval.data.tasks import (
-    MINI,
-    OFFICIAL,
-    OfficialTask,
-    Task,
-    candidate_lists,
+from listcon_eval.data.official import (
+    CARD_TASKS,
+    CardTask,
+    card_task,
+    check_texts,
     list_tasks,
-    mini_names,
-    mini_task,
     official_task,
-    resolve_official,
+    official_tasks,
     tasks_named,
 )
+from listcon_eval.data.tasks import MINI, FirstStage, Task, candidate_lists, mini_names, mini_task, reranking_of
 
 __all__ = [
+    "CARD_TASKS",
     "MINI",
-    "OFFICIAL",
-    "OfficialTask",
+    "CardTask",
+    "FirstStage",
     "Task",
     "candidate_lists",
+    "card_task",
+    "check_texts",
     "chosen_tasks",
     "list_tasks",
     "local_task",
     "mini_names",
     "mini_task",
     "official_task",
-    "resolve_official",
+    "official_tasks",
+    "reranking_of",
     "task_of_rows",
     "tasks_named",
 ]

@@ -25,7 +25,7 @@ from listcon_eval.data.rows import (
 from listcon_eval.errors import ListconError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
@@ -37,7 +37,10 @@ _PART_NAMES = {
     "queries": ("queries", "query"),
     "qrels": ("default", "qrels"),
     "top_ranked": ("top_ranked",),
+    "instruction": ("instruction", "instructions"),
 }
+Query = str | list[Any]
+"""A query's text, or the turns of a conversation: texts, or objects with `role` and `content`."""
 
 
 class Document(NamedTuple):
@@ -55,12 +58,27 @@ class RetrievalData(NamedTuple):
         documents: document id -> document.
         relevant: query id -> document id -> relevance (above 0 is relevant).
         top_ranked: query id -> ids of its candidates.
+        instructions: query id -> the instruction that comes with it; empty where there are none.
     """
 
-    queries: dict[str, str]
+    queries: dict[str, Query]
     documents: dict[str, Document]
     relevant: dict[str, dict[str, int]]
     top_ranked: dict[str, list[str]]
+    instructions: Mapping[str, str] = {}
+
+    @classmethod
+    def of(cls, data: RetrievalSplitData) -> RetrievalData:
+        """The data that a task of mteb holds."""
+        corpus, queries = data["corpus"], data["queries"]
+        with_instructions = "instruction" in queries.column_names
+        return cls(
+            dict(zip(queries["id"], queries["text"], strict=True)),
+            {row["id"]: Document(row.get("title") or "", row["text"]) for row in corpus},
+            {query_id: dict(judged) for query_id, judged in data["relevant_docs"].items()},
+            {query_id: list(doc_ids) for query_id, doc_ids in (data["top_ranked"] or {}).items()},
+            dict(zip(queries["id"], queries["instruction"], strict=True)) if with_instructions else {},
+        )
 
     def content_hash(self) -> str:
         """`sha256-` and the first 40 hexadecimal digits of a hash of everything that can change a score.
@@ -71,6 +89,7 @@ class RetrievalData(NamedTuple):
         for query_id, query in self.queries.items():
             candidates = [(doc_id, *self.documents.get(doc_id, ())) for doc_id in self.top_ranked.get(query_id, ())]
             entry = [query_id, query, candidates, sorted(self.relevant.get(query_id, {}).items())]
+            entry += [self.instructions[query_id]] if query_id in self.instructions else []
             digest.update(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
         return f"sha256-{digest.hexdigest()[:40]}"
 
@@ -81,22 +100,44 @@ class RetrievalData(NamedTuple):
 
         titles = [document.title for document in self.documents.values()]
         texts = [document.text for document in self.documents.values()]
+        queries = {"id": list(self.queries), "text": list(self.queries.values())}
+        if self.instructions:
+            queries["instruction"] = [self.instructions.get(query_id) for query_id in self.queries]
         return RetrievalSplitData(
             corpus=Dataset.from_dict({"id": list(self.documents), "title": titles, "text": texts}),
-            queries=Dataset.from_dict({"id": list(self.queries), "text": list(self.queries.values())}),
+            queries=Dataset.from_dict(queries),
             relevant_docs=self.relevant,
             top_ranked=self.top_ranked,
         )
 
 
-def read_data(path: Path, split: str) -> RetrievalData:
+class _Source(NamedTuple):
+    """A folder in mteb's retrieval layout, and what of it is read."""
+
+    folder: Path
+    split: str
+    subset: str
+
+    def names(self, part: str) -> list[str]:
+        """The names that a part of the subset goes by: `zh-corpus`, `corpus-zh` or, in a folder of one, `corpus`."""
+        own = _PART_NAMES[part]
+        return [f"{self.subset}-{name}" for name in own] + [f"{name}-{self.subset}" for name in own] + list(own)
+
+    def has(self, part: str) -> bool:
+        """Whether the folder has a part."""
+        configs = _configs(self.folder)
+        return any(name in configs for name in self.names(part)) or bool(_entries(self.folder, *self.names(part)))
+
+
+def read_data(path: Path, split: str, subset: str = "default") -> RetrievalData:
     """Read a file or folder in either layout.
 
     Raises:
         ListconError: naming file and line, what was seen and what is expected there.
     """
-    if path.is_dir() and ("corpus" in _configs(path) or _entries(path, "corpus")):
-        return _read_retrieval(path, split)
+    source = _Source(path, split, subset)
+    if path.is_dir() and source.has("corpus"):
+        return _read_retrieval(source)
     return original_data((row for file in _original_files(path, split) for row in read_rows(file)), split)
 
 
@@ -171,33 +212,55 @@ def _passages(row: Row, column: str) -> list[str]:
     return [require_text(row, f"{column}[{number}]", passage) for number, passage in enumerate(value)]
 
 
-def _read_retrieval(folder: Path, split: str) -> RetrievalData:
+def _read_retrieval(source: _Source) -> RetrievalData:
     """Read a folder in mteb's retrieval layout; as in mteb, queries without judgements are left out."""
     # top_ranked first: without it nothing else is worth reading
-    top_ranked = _read_top_ranked(folder, split)
-    relevant = _read_qrels(folder, split)
-    queries: dict[str, str] = {}
-    for query_id, row in _rows_by_id(folder, "queries", split):
-        text = require_text(row, "text", require_column(row, "text"))
-        if not text.strip():
-            raise ListconError(f"{row.location}: the text of query {query_id!r} is empty.")
+    top_ranked = _read_top_ranked(source)
+    relevant = _read_qrels(source)
+    queries: dict[str, Query] = {}
+    for query_id, row in _rows_by_id(source, "queries"):
+        text = _query_text(row, query_id)
         if query_id in relevant:
             queries[query_id] = text
     if not queries:
-        raise ListconError(f"{folder}: none of the queries has a relevance judgement (qrels).")
+        raise ListconError(f"{source.folder}: none of the queries has a relevance judgement (qrels).")
     documents = {
         doc_id: Document(
             "" if (title := row.values.get("title")) is None else require_text(row, "title", title),
             require_text(row, "text", require_column(row, "text")),
         )
-        for doc_id, row in _rows_by_id(folder, "corpus", split)
+        for doc_id, row in _rows_by_id(source, "corpus")
     }
-    return RetrievalData(queries, documents, relevant, top_ranked)
+    instructions = {
+        require_id(row, "query-id", require_column(row, "query-id")): require_text(
+            row, "instruction", require_column(row, "instruction")
+        )
+        for row in (_rows(source, "instruction") if source.has("instruction") else ())
+    }
+    return RetrievalData(queries, documents, relevant, top_ranked, instructions)
 
 
-def _read_top_ranked(folder: Path, split: str) -> dict[str, list[str]]:
+def _query_text(row: Row, query_id: str) -> Query:
+    value = require_column(row, "text")
+    if not isinstance(value, list):
+        text = require_text(row, "text", value)
+        if not text.strip():
+            raise ListconError(f"{row.location}: the text of query {query_id!r} is empty.")
+        return text
+    if value and all(isinstance(turn, str) for turn in value):
+        return value
+    fields = [(turn.get("role"), turn.get("content")) for turn in value if isinstance(turn, dict)]
+    if fields and len(fields) == len(value) and all(isinstance(text, str) for turn in fields for text in turn):
+        return value
+    raise ListconError(
+        f"{row.location}: text is {shown(value)}; expected a text, or a conversation: a list of texts, or of objects "
+        "with role and content."
+    )
+
+
+def _read_top_ranked(source: _Source) -> dict[str, list[str]]:
     top_ranked: dict[str, list[str]] = {}
-    for row in _rows(folder, "top_ranked", split):
+    for row in _rows(source, "top_ranked"):
         query_id = require_id(row, "query-id", require_column(row, "query-id"))
         doc_ids = require_column(row, "corpus-ids")
         if not isinstance(doc_ids, list):
@@ -208,9 +271,9 @@ def _read_top_ranked(folder: Path, split: str) -> dict[str, list[str]]:
     return top_ranked
 
 
-def _read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]]:
+def _read_qrels(source: _Source) -> dict[str, dict[str, int]]:
     relevant: dict[str, dict[str, int]] = {}
-    for row in _rows(folder, "qrels", split):
+    for row in _rows(source, "qrels"):
         judged = relevant.setdefault(require_id(row, "query-id", require_column(row, "query-id")), {})
         doc_id = require_id(row, "corpus-id", require_column(row, "corpus-id"))
         value = require_column(row, "score")
@@ -222,11 +285,11 @@ def _read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]]:
     return relevant
 
 
-def _rows_by_id(folder: Path, part: str, split: str) -> Iterator[tuple[str, Row]]:
+def _rows_by_id(source: _Source, part: str) -> Iterator[tuple[str, Row]]:
     """The rows of a part whose ids are in column `_id` or `id`, each id once."""
     kind = {"queries": "query", "corpus": "document"}[part]
     seen: set[str] = set()
-    for row in _rows(folder, part, split):
+    for row in _rows(source, part):
         identifier = require_id(row, "id", require_column(row, "_id", "id"))
         if identifier in seen:
             raise ListconError(f"{row.location}: {kind} id {identifier!r} was used before; expected one row per id.")
@@ -234,17 +297,18 @@ def _rows_by_id(folder: Path, part: str, split: str) -> Iterator[tuple[str, Row]
         yield identifier, row
 
 
-def _rows(folder: Path, part: str, split: str) -> Iterator[Row]:
-    for path in _part_files(folder, part, split):
+def _rows(source: _Source, part: str) -> Iterator[Row]:
+    for path in _part_files(source, part):
         yield from read_rows(path)
 
 
-def _part_files(folder: Path, part: str, split: str) -> list[Path]:
+def _part_files(source: _Source, part: str) -> list[Path]:
+    folder, split, _ = source
     configs = _configs(folder)
-    for name in _PART_NAMES[part]:
+    for name in source.names(part):
         if name in configs:
             return _configured_files(folder, name, configs[name], split)
-    for entry in _entries(folder, *_PART_NAMES[part]):
+    for entry in _entries(folder, *source.names(part)):
         if entry.is_file():
             return [entry]
         files = [path for path in entry.iterdir() if _is_data_file(path)]

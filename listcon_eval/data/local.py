@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from listcon_eval import mteb_compat
-from listcon_eval.data.layouts import original_data, read_data
+from listcon_eval.data.layouts import RetrievalData, original_data, read_data
+from listcon_eval.data.official import card_task, official_task, split_names, tasks_named
 from listcon_eval.data.rows import Row, stem_of
-from listcon_eval.data.tasks import (
-    LOCAL_SPLIT,
-    Task,
-    find_official,
-    loaded_task,
-    no_progress_bars,
-    resolve_official,
-    set_data,
-    split_names,
-    tasks_named,
-)
+from listcon_eval.data.tasks import DEFAULT_SUBSET, LOCAL_SPLIT, Task, loaded_task, no_progress_bars, set_data
 from listcon_eval.errors import ListconError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from listcon_eval.data.tasks import OfficialTask
 
 _NAME = re.compile(r"\w[\w.-]*")  # safe as a file name, as part of a dataset path, and in a table
 # mteb's shipped statistics count judgements of 0 as relevant in these two; today's mteb does not.
@@ -34,7 +24,12 @@ _NOT_COMPARABLE = ("min_relevant_docs_per_query", "max_relevant_docs_per_query")
 
 
 def local_task(
-    path: str | Path, *, name: str | None = None, claim: str | None = None, for_training: bool = False
+    path: str | Path,
+    *,
+    name: str | None = None,
+    claim: str | None = None,
+    subset: str | None = None,
+    for_training: bool = False,
 ) -> Task:
     """Read local data; the task comes back loaded.
 
@@ -42,8 +37,9 @@ def local_task(
         path: a file in the original C-MTEB layout (JSON lines or a JSON array, both also gzipped, Parquet or TSV,
             with columns `query`, `positive`, `negative`), a folder of such files, or a folder in mteb's
             retrieval layout.
-        name: the task's name; by default the name of the file or folder. An official task's name is a claim.
-        claim: the official task that this data is said to be a copy of.
+        name: the task's name; by default the name of the file or folder. A name of the model card is a claim.
+        claim: the task of mteb that this data is said to be a copy of, such as `MIRACLReranking[zh]`.
+        subset: which subset of a folder with several to read.
         for_training: whether the data need not be fit to measure on.
 
     Raises:
@@ -55,12 +51,13 @@ def local_task(
         raise ListconError(f"{path}: no such file or folder.")
     if claim is not None and name is not None:
         raise ListconError(f"Both a name ({name!r}) and a claim ({claim!r}) were given; a claim is the name.")
-    given = _local_name(place) if name is None else name
-    official = find_official(given) if claim is None else resolve_official(claim)
-    if official is not None:
-        return _claimed(place, str(path), official)
+    given = _local_name(place, subset) if name is None else name
+    claim = claim or (card.name if (card := card_task(given)) else None)
+    if claim is not None:
+        return _claimed(place, str(path), official_task(claim))
     free = _free_name(given)
-    task = loaded_task(read_data(place, LOCAL_SPLIT), free, str(path))
+    data = read_data(place, LOCAL_SPLIT, subset or DEFAULT_SUBSET)
+    task = loaded_task(data, free, str(path) + (f"[{subset}]" if subset else ""))
     if not for_training:
         _check_measurable(task)
     return task
@@ -96,19 +93,20 @@ def _as_list(value: Any) -> Any:  # noqa: ANN401 - a cell
     return value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple) else value
 
 
-def chosen_tasks(names: str | None, data: Sequence[str] | None) -> list[Task]:
+def chosen_tasks(names: str | None, data: Sequence[str] | None, *, for_first_stage: bool = False) -> list[Task]:
     """The tasks that the options `--tasks` and `--data` name.
 
     Args:
-        names: task names separated by commas; with data, the official tasks that it is a copy of. None: the four
-            official tasks, or the data under names of its own.
-        data: local data, each as PATH or NAME=PATH.
+        names: task names separated by commas; with data, the tasks of mteb that it is a copy of. None: the four
+            tasks of the model card, or the data under names of its own.
+        data: local data, each as PATH or NAME=PATH, with [SUBSET] after the path of a folder with several.
+        for_first_stage: whether the candidates will come from a first stage, and the data need not have them.
 
     Raises:
         ListconError: for an unknown name, no name, unusable data, or as many names as do not fit the data.
     """
     if not data:
-        return tasks_named("official" if names is None else names)
+        return tasks_named("official" if names is None else names, for_first_stage=for_first_stage)
     claims = [] if names is None else split_names(names)
     if claims and len(claims) != len(data):
         raise ListconError(
@@ -120,7 +118,10 @@ def chosen_tasks(names: str | None, data: Sequence[str] | None) -> list[Task]:
         name, separator, path = given.partition("=")
         if not separator or Path(given).exists():
             name, path = "", given
-        tasks.append(local_task(path, name=name or None, claim=claims[place] if claims else None))
+        subset = None if Path(path).exists() else re.fullmatch(r"(.+)\[([^\[\]]+)\]", path)
+        path, part = (path, None) if subset is None else (subset[1], subset[2])
+        claim = claims[place] if claims else None
+        tasks.append(local_task(path, name=name or None, claim=claim, subset=part))
     repeated = {task.name for task in tasks if [other.name for other in tasks].count(task.name) > 1}
     if repeated:
         raise ListconError(
@@ -142,40 +143,42 @@ def _check_measurable(task: Task) -> None:
     )
 
 
-def _claimed(place: Path, location: str, official: OfficialTask) -> Task:
-    mteb_task = official.mteb_task()
-    data = read_data(place, official.split)
-    set_data(mteb_task, official.split, data.split_data())
+def _claimed(place: Path, location: str, task: Task) -> Task:
+    """A task with the data of a local copy, if that has the statistics that mteb ships of the task."""
+    if mteb_compat.reads_own_files(task.mteb_task):
+        try:
+            with no_progress_bars():
+                mteb_compat.load_task(task.mteb_task, str(place), task.subset, task.split)
+        except Exception as error:  # whatever the task's own code says
+            raise ListconError(
+                f"{location} cannot be read by mteb's code of {task.name} ({error}): give a copy of the whole data set"
+            ) from error
+        data = RetrievalData.of(task.mteb_task.dataset[task.subset][task.split])
+    else:
+        data = read_data(place, task.split, task.subset)
+        set_data(task.mteb_task, task.split, data.split_data(), task.subset)
     with no_progress_bars():
-        own = dict(_flat(mteb_compat.descriptive_statistics(mteb_task, official.split)))
+        own = dict(_flat(mteb_compat.descriptive_statistics(task.mteb_task, task.subset, task.split)))
+    official = dict(_flat(task.statistics()))
     differences = [
         f"  {statistic}: official {value}, here {own.get(statistic)}"
-        for statistic, value in _flat(official.statistics())
+        for statistic, value in official.items()
         if statistic not in own or not math.isclose(value, own[statistic], rel_tol=1e-9)
     ]
-    if differences:
+    if differences or not official:
         raise ListconError(
-            f"{location} is not a copy of {official.name} ({official.split}, {official.dataset} @ "
-            f"{official.revision}): {len(differences)} of its statistics differ from those that mteb ships.\n"
+            f"{location} is not a copy of {task.name} ({task.split}, {task.location} @ {task.revision}): "
+            f"{len(differences)} of its statistics differ from the {len(official)} that mteb ships.\n"
             + "\n".join(differences)
             + "\nRun it under a name of its own: results under an official name are for official data."
         )
-    return Task(
-        name=official.name,
-        split=official.split,
-        revision=official.revision,
-        source="local copy of official data",
-        location=location,
-        is_official=True,
-        mteb_task=mteb_task,
-        content=data.content_hash(),
-    )
+    return replace(task, source="local copy of official data", location=location, content=data.content_hash())
 
 
-def _local_name(place: Path) -> str:
+def _local_name(place: Path, subset: str | None) -> str:
     resolved = place.resolve()  # "." and ".." have names too
     stem = resolved.name if resolved.is_dir() else stem_of(resolved)
-    return re.sub(r"[^\w.-]+", "-", stem).lstrip(".-") or "local"
+    return re.sub(r"[^\w.-]+", "-", f"{stem}-{subset}" if subset else stem).lstrip(".-") or "local"
 
 
 def _free_name(name: str) -> str:
@@ -183,7 +186,10 @@ def _free_name(name: str) -> str:
         raise ListconError(f"The task name {name!r} is not usable; expected letters, digits, '_', '-' and '.'.")
     taken = mteb_compat.task_names().get(name.casefold())
     if taken is not None:
-        raise ListconError(f"{taken} is a task of mteb, which this data is not known to be; give another name.")
+        raise ListconError(
+            f"{taken} is a task of mteb, which this data is not known to be; give another name, or, if it is a copy, "
+            f"--tasks {taken}."
+        )
     return name
 
 

@@ -1,9 +1,10 @@
-"""Tasks: named candidate lists, held as mteb tasks. The official ones, and the packaged mini benchmark."""
+"""Tasks: named candidate lists, held as mteb tasks: how their data is loaded, and what a system gets to rank."""
 
 from __future__ import annotations
 
 import copy
-import difflib
+import hashlib
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
@@ -15,7 +16,7 @@ from listcon_eval.errors import ListconError
 from listcon_eval.records import CandidateList
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from datasets import Dataset
     from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -23,23 +24,43 @@ if TYPE_CHECKING:
 
     from listcon_eval.data.layouts import RetrievalData
 
-Source = Literal["hub", "local", "local copy of official data", "packaged"]
-LOCAL_SPLIT = "test"
+Source = Literal["hub", "local", "local copy of official data", "packaged", "first stage"]
+LOCAL_SPLIT, DEFAULT_SUBSET = "test", "default"
 MINI: tuple[str, ...] = ("MiniMedicalA", "MiniMedicalB", "MiniWeb", "MiniSearch")
-_ALL_MINI, _ALL_OFFICIAL = "mini", "official"
+_ALL_MINI = "mini"
+
+
+class FirstStage(NamedTuple):
+    """What a first stage retrieved, of which the best documents of each query are reranked.
+
+    Attributes:
+        name: what it is called, such as "bm25-characters".
+        revision: a hash of its file, or the version of what computed it.
+        top_k: how many documents a query are reranked.
+        run: query id -> document id -> score, best first, at most `top_k` of them.
+    """
+
+    name: str
+    revision: str
+    top_k: int
+    run: dict[str, dict[str, float]]
 
 
 @dataclass
 class Task:
-    """One reranking task on one split.
+    """One subset and split of a reranking task.
 
     Attributes:
-        name: the task's name; an official one only when the data is the official data.
+        name: the task's name, with subset and split in brackets where there are several: `T2Reranking`,
+            `MIRACLReranking[zh]`, `XGlueWPRReranking[zh][test]`; an official one only when the data is the official
+            data.
         revision: the dataset's hub revision, or the hash of the content of local data.
         location: the dataset's hub id, or the path as it was given.
         content: the hash of the content of local data (`RetrievalData.content_hash`); None for data from the hub.
         limit: of a trial, how many of the first queries it has; None for all.
         whole: what a trial is a trial of; None for a whole task.
+        subset: the subset, by mteb's name.
+        first_stage: where the candidates come from, if they are not part of the data.
     """
 
     name: str
@@ -52,6 +73,43 @@ class Task:
     content: str | None = None
     limit: int | None = None
     whole: Task | None = None
+    subset: str = DEFAULT_SUBSET
+    first_stage: FirstStage | None = None
+
+    @property
+    def main_score(self) -> str:
+        """Mteb's name of the task's main score, such as `ndcg_at_10`."""
+        return self.mteb_task.metadata.main_score
+
+    @property
+    def languages(self) -> list[str]:
+        """The subset's languages and scripts, such as `zho-Hans`."""
+        return list(self.mteb_task.metadata.hf_subsets_to_langscripts[self.subset])
+
+    @property
+    def has_instructions(self) -> bool:
+        """Whether queries come with instructions; they are part of a query's text, as mteb hands it to a model."""
+        return "instruction" in self._data()["queries"].column_names
+
+    def statistics(self) -> Mapping[str, Any]:
+        """The descriptive statistics that mteb ships for the subset and split; empty when it has none."""
+        shipped: Mapping[str, Any] = (self.mteb_task.metadata.descriptive_stats or {}).get(self.split) or {}
+        of_subsets: Mapping[str, Mapping[str, Any]] = shipped.get("hf_subset_descriptive_stats", {})
+        return of_subsets.get(self.subset, shipped)
+
+    def shipped_sizes(self) -> tuple[int, int]:
+        """How many queries and documents there are by mteb's statistics, of which some files count only both together.
+
+        Raises:
+            ListconError: mteb ships no statistics of the task and its candidates.
+        """
+        statistics = self.statistics()
+        candidates = statistics.get("top_ranked_statistics")
+        if not candidates:
+            raise ListconError(f"this version of mteb has no statistics of {self.name}; install mteb>=2.26,<3")
+        queries = round(candidates["num_top_ranked"] / candidates["average_top_ranked_per_query"])
+        queries = statistics.get("num_queries", queries)
+        return queries, statistics.get("num_documents", statistics["num_samples"] - queries)
 
     def load(self) -> None:
         """Get the data from the hub or its cache, unless it is loaded already.
@@ -60,26 +118,50 @@ class Task:
             ListconError: neither has it.
         """
         if not self.mteb_task.data_loaded:
-            set_data(self.mteb_task, self.split, _fetch(self))
+            _fetch(self)
 
     def qrels(self) -> dict[str, dict[str, int]]:
         """The evaluated queries' judgements: query id -> document id -> relevance (above 0 is relevant)."""
-        relevant = self._data()["relevant_docs"]
-        return {query_id: dict(judged) for query_id, judged in relevant.items() if judged}
+        data = self._data()
+        known = {*data["queries"]["id"]}
+        return {
+            query_id: {doc_id: int(relevance) for doc_id, relevance in judged.items()}
+            for query_id, judged in data["relevant_docs"].items()
+            if judged and query_id in known
+        }
+
+    def queries(self) -> dict[str, str]:
+        """The evaluated queries: id -> text, as mteb hands it to a model."""
+        judged = self.qrels()
+        texts = mteb_compat.query_texts(self._data()["queries"])
+        return {query_id: text for query_id, text in texts.items() if query_id in judged}
+
+    def documents(self) -> dict[str, str]:
+        """All documents: id -> text, as mteb hands it to a model."""
+        return mteb_compat.document_texts(self._data()["corpus"])
 
     def candidate_lists(self) -> list[CandidateList]:
         """The lists mteb evaluates: queries in the data's order, the relevant candidates before the others.
 
-        Within the two groups candidates keep the data's order. Texts are the ones mteb hands to a model: a document's
-        title and text joined and stripped. Queries without judgements are left out, as mteb does; a query without
-        candidates has an empty list.
+        Within the two groups candidates keep the data's order; those of a first stage keep its order throughout.
+        Texts are the ones mteb hands to a model: a document's title and text joined and stripped, a query with its
+        instruction. Queries without judgements are left out, as mteb does; a query without candidates has an empty
+        list.
 
         Raises:
             ListconError: no candidate lists in the data, a candidate that is no document or occurs twice in its list,
                 or no query with judgements.
         """
         data = self._data()
-        lists = candidate_lists(self.name, data["corpus"], data["queries"], data["top_ranked"], self.qrels())
+        candidates = data["top_ranked"] if self.first_stage is None else self.first_stage.run
+        lists = candidate_lists(
+            self.name,
+            data["corpus"],
+            data["queries"],
+            candidates,
+            self.qrels(),
+            relevant_first=self.first_stage is None,
+        )
         for row in lists:
             if len(set(row.doc_ids)) < len(row.doc_ids):
                 twice = next(doc_id for i, doc_id in enumerate(row.doc_ids) if doc_id in row.doc_ids[:i])
@@ -102,32 +184,56 @@ class Task:
         first = [row.query_id for row in self.candidate_lists()[:limit]]
         data = {**self._data(), "relevant_docs": {query_id: judged[query_id] for query_id in first}}
         mteb_task = copy.copy(self.mteb_task)
-        set_data(mteb_task, self.split, cast("RetrievalSplitData", data))
+        set_data(mteb_task, self.split, cast("RetrievalSplitData", data), self.subset)
         name = f"{self.name}-first{limit}"
         return replace(self, name=name, is_official=False, mteb_task=mteb_task, limit=limit, whole=self)
 
     def _data(self) -> RetrievalSplitData:
         self.load()
-        return self.mteb_task.dataset["default"][self.split]
+        return self.mteb_task.dataset[self.subset][self.split]
 
 
-def set_data(mteb_task: AbsTaskRetrieval, split: str, data: RetrievalSplitData) -> None:
+def set_data(mteb_task: AbsTaskRetrieval, split: str, data: RetrievalSplitData, subset: str = DEFAULT_SUBSET) -> None:
     """Give an mteb task its data; `mteb.evaluate` then neither loads nor unloads it."""
-    mteb_task.dataset = {"default": {split: data}}
+    mteb_task.dataset = {subset: {split: data}}
     mteb_task.data_loaded = True
+
+
+def reranking_of(task: Task, first_stage: FirstStage) -> Task:
+    """A loaded task whose candidates are what a first stage retrieved. It is another task than the whole retrieval.
+
+    Its revision is a hash of the data's revision and the candidates.
+    """
+    name, revision, top_k, run = first_stage
+    subset, split = task.subset, task.split
+    mteb_compat.rerank_first_stage(
+        task.mteb_task, subset, split, {query_id: list(scores) for query_id, scores in run.items()}, name, revision
+    )
+    digest = hashlib.sha256(json.dumps([task.revision, task.name, top_k, run]).encode()).hexdigest()
+    return replace(
+        task,
+        name=f"{task.name}[{name}-top-{top_k}]",
+        revision=f"sha256-{digest[:40]}",
+        source="first stage",
+        is_official=False,
+        content=f"sha256-{digest[:40]}",
+        first_stage=first_stage,
+    )
 
 
 def candidate_lists(
     task: str,
     corpus: Dataset,
     queries: Dataset,
-    top_ranked: Mapping[str, Sequence[str]] | None,
+    top_ranked: Mapping[str, Iterable[str]] | None,
     judged: Mapping[str, Mapping[str, int]] | None = None,
+    *,
+    relevant_first: bool = True,
 ) -> list[CandidateList]:
     """Make candidate lists of the parts of a task as mteb holds them.
 
-    With judgements, only their queries are taken and relevant candidates come first; without, every query is taken, its
-    candidates in the order of `top_ranked`.
+    With judgements, only their queries are taken and, unless `relevant_first` is False, relevant candidates come first;
+    without, every query is taken, its candidates in the order of `top_ranked`.
 
     Raises:
         ListconError: no candidate lists, or a candidate that is no document.
@@ -140,9 +246,9 @@ def candidate_lists(
         if judged is not None and query_id not in judged:
             continue
         relevance = judged[query_id] if judged is not None else {}
-        doc_ids = sorted(  # stable: False, relevant, first
-            top_ranked.get(query_id, ()), key=lambda doc_id: relevance.get(doc_id, 0) <= 0
-        )
+        doc_ids = list(top_ranked.get(query_id, ()))
+        if relevant_first:
+            doc_ids.sort(key=lambda doc_id: relevance.get(doc_id, 0) <= 0)  # stable: False, relevant, first
         absent = next((doc_id for doc_id in doc_ids if doc_id not in passages), None)
         if absent is not None:
             raise ListconError(f"Query {query_id}: candidate {absent!r} is not in the corpus.")
@@ -158,8 +264,8 @@ def candidate_lists(
     return lists
 
 
-def _fetch(task: Task) -> RetrievalSplitData:
-    """Read a task's data from one snapshot at its revision.
+def _fetch(task: Task) -> None:
+    """Read a task's data from one snapshot at its revision, by the task's own code.
 
     Asking `datasets` by hub id instead would fall back, without a hub, on whatever revision it used last.
     """
@@ -174,8 +280,8 @@ def _fetch(task: Task) -> RetrievalSplitData:
         ) from error
     try:
         with no_progress_bars():
-            return mteb_compat.load_split(str(folder), task.revision, task.split)
-    except (OSError, ValueError) as error:  # what mteb and datasets say of a snapshot that lacks a part
+            mteb_compat.load_task(task.mteb_task, str(folder), task.subset, task.split)
+    except Exception as error:  # what mteb, datasets and a task's own code say of a snapshot that lacks a part
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ListconError(
             f"Could not read the data of {task.name}: {task.location} @ {task.revision} in {folder}: {reason}. If the "
@@ -198,146 +304,6 @@ def no_progress_bars() -> Iterator[None]:
         datasets.enable_progress_bars()
 
 
-class OfficialTask(NamedTuple):
-    """One of the four tasks of C-MTEB reranking; `column` is its column in the model card's table."""
-
-    name: str
-    column: str
-    other_names: tuple[str, ...]
-
-    @property
-    def aliases(self) -> tuple[str, ...]:
-        """Every accepted name other than `name`; case does not matter."""
-        return tuple(alias for alias in (self.column, *self.other_names) if alias != self.name)
-
-    @property
-    def card_name(self) -> str:
-        """The data set's name in a model card's results, such as `MTEB CMedQAv1`."""
-        return next(name for name in self.other_names if name.startswith("MTEB "))
-
-    @property
-    def card_dataset(self) -> str:
-        """The data set's type in a model card's results, such as `C-MTEB/CMedQAv1-reranking`."""
-        return next(name for name in self.other_names if name.startswith("C-MTEB/"))
-
-    @property
-    def split(self) -> str:
-        """The one split mteb evaluates."""
-        (split,) = self.mteb_task().metadata.eval_splits
-        return split
-
-    @property
-    def dataset(self) -> str:
-        """The dataset's hub id."""
-        return self.mteb_task().metadata.dataset["path"]
-
-    @property
-    def revision(self) -> str:
-        """The dataset's commit hash, as pinned by mteb."""
-        return self.mteb_task().metadata.revision
-
-    def mteb_task(self) -> AbsTaskRetrieval:
-        """A fresh mteb task, without data."""
-        import mteb
-
-        return cast("AbsTaskRetrieval", mteb.get_task(self.name))
-
-    def statistics(self) -> Mapping[str, Any]:
-        """The descriptive statistics that mteb ships for the split."""
-        shipped = self.mteb_task().metadata.descriptive_stats
-        if shipped is None or self.split not in shipped:
-            raise ListconError(f"this version of mteb has no statistics of {self.name}; install mteb>=2.26,<3")
-        return cast("Mapping[str, Any]", shipped[self.split])
-
-
-OFFICIAL: tuple[OfficialTask, ...] = (
-    OfficialTask("CMedQAv1-reranking", "cMedQA1.0", ("CMedQAv1", "MTEB CMedQAv1", "C-MTEB/CMedQAv1-reranking")),
-    OfficialTask("CMedQAv2-reranking", "cMedQA2.0", ("CMedQAv2", "MTEB CMedQAv2", "C-MTEB/CMedQAv2-reranking")),
-    OfficialTask(
-        "MMarcoReranking",
-        "MMarcoReranking",
-        ("Mmarco-reranking", "MTEB MMarcoReranking", "C-MTEB/Mmarco-reranking"),
-    ),
-    OfficialTask("T2Reranking", "T2Reranking", ("MTEB T2Reranking", "C-MTEB/T2Reranking")),
-)
-
-
-class TaskInfo(NamedTuple):
-    """An official task and its size, from mteb's metadata and statistics; candidates are counted per query."""
-
-    name: str
-    aliases: tuple[str, ...]
-    split: str
-    dataset: str
-    revision: str
-    queries: int
-    documents: int
-    min_candidates: int
-    mean_candidates: float
-    max_candidates: int
-
-
-def find_official(name: str) -> OfficialTask | None:
-    """The official task of this name or alias, or None; case does not matter."""
-    wanted = name.strip().casefold()
-    return next((task for task in OFFICIAL if wanted in map(str.casefold, (task.name, *task.aliases))), None)
-
-
-def resolve_official(name: str) -> OfficialTask:
-    """As `find_official`.
-
-    Raises:
-        ListconError: there is no such task; the message names those that there are.
-    """
-    found = find_official(name)
-    if found is not None:
-        return found
-    known = {alias.casefold(): alias for task in OFFICIAL for alias in (task.name, *task.aliases)}
-    near = difflib.get_close_matches(name.strip().casefold(), known, n=1)
-    hint = f" Did you mean {known[near[0]]}?" if near else ""
-    tasks = "; ".join(f"{task.name} ({', '.join(task.aliases)})" for task in OFFICIAL)
-    raise ListconError(
-        f"Unknown task {name!r}.{hint} Known: {tasks}; mini for the mini benchmark. Give your own data by --data PATH."
-    )
-
-
-def official_task(name: str) -> Task:
-    """The official task of this name or alias (`resolve_official`), with its data still to be loaded."""
-    official = resolve_official(name)
-    return Task(
-        name=official.name,
-        split=official.split,
-        revision=official.revision,
-        source="hub",
-        location=official.dataset,
-        is_official=True,
-        mteb_task=official.mteb_task(),
-    )
-
-
-def list_tasks() -> list[TaskInfo]:
-    """The official tasks and their sizes. Needs no data and no hub."""
-    infos = []
-    for task in OFFICIAL:
-        statistics = task.statistics()
-        candidates = statistics["top_ranked_statistics"]
-        infos.append(
-            TaskInfo(
-                name=task.name,
-                aliases=task.aliases,
-                split=task.split,
-                dataset=task.dataset,
-                revision=task.revision,
-                queries=statistics["num_queries"],
-                documents=statistics["num_documents"],
-                min_candidates=candidates["min_top_ranked_per_query"],
-                mean_candidates=candidates["average_top_ranked_per_query"],
-                max_candidates=candidates["max_top_ranked_per_query"],
-            )
-        )
-    return infos
-
-
 def mini_names(name: str) -> tuple[str, ...]:
     """The mini tasks that a name stands for: all of them for "mini", one, or none. Case does not matter."""
     if name.casefold() == _ALL_MINI:
@@ -349,30 +315,6 @@ def mini_task(name: str) -> Task:
     """One of `MINI`, the mini benchmark that comes with this package, as a task; it comes back loaded."""
     with as_file(files("listcon_eval.data").joinpath("mini", f"{name}.jsonl")) as path:
         return loaded_task(read_data(path, LOCAL_SPLIT), name, "packaged with listcon_eval", "packaged")
-
-
-def split_names(names: str) -> list[str]:
-    """The names in a text that separates them by commas; at least one, or a ListconError."""
-    found = [name.strip() for name in names.split(",") if name.strip()]
-    if not found:
-        raise ListconError(f"{names!r} names no task: give names separated by commas, or official, or mini")
-    return found
-
-
-def tasks_named(names: str) -> list[Task]:
-    """The tasks of names separated by commas, each once: official, packaged, or `mini` or `official` for all of a kind.
-
-    Raises:
-        ListconError: there is no task of a name, or no name.
-    """
-    tasks: list[Task] = []
-    for name in split_names(names):
-        if name.casefold() == _ALL_OFFICIAL:
-            tasks += [official_task(task.name) for task in OFFICIAL]
-        else:
-            mini = mini_names(name)
-            tasks += [mini_task(task) for task in mini] if mini else [official_task(name)]
-    return list({task.name: task for task in tasks}.values())
 
 
 def loaded_task(data: RetrievalData, name: str, location: str, source: Source = "local") -> Task:

@@ -76,6 +76,14 @@ def read_qrels(path: Path, known: KnownIds | None = None) -> dict[str, dict[str,
     return qrels
 
 
+def run_of_table(location: str, table: object) -> dict[str, dict[str, float]]:
+    """The run in an object {query id: {document id: score}} that JSON was read into; errors as in `read_trec_run`."""
+    run: dict[str, dict[str, float]] = {}
+    for entry in _table_entries(location, table):
+        _put(run, entry, None, _finite(entry))
+    return run
+
+
 def has_only_ranks(path: Path) -> bool:
     """Whether the order of a run file is in its ranks alone: equal scores in every query, with different ranks.
 
@@ -165,12 +173,16 @@ def _json_entries(path: Path, lines: list[tuple[str, str]]) -> list[_Entry] | No
         if ".json" in path.suffixes:
             raise
         return None  # an id may start with a brace
+    return _table_entries(str(path), table)
+
+
+def _table_entries(location: str, table: object) -> list[_Entry]:
     entries = []
-    for query_id, row in table.items():
+    for query_id, row in (table if isinstance(table, dict) else {location: table}).items():
+        where = f"{location}, query {query_id!r}"
         if not isinstance(row, dict):
-            raise ListconError(f"{path}, query {query_id!r}: {shown(row)}; expected {{document id: number}}")
-        location = f"{path}, query {query_id!r}"
-        entries += [_Entry(location, query_id, doc_id, value, None, is_escaped=False) for doc_id, value in row.items()]
+            raise ListconError(f"{where}: {shown(row)}; expected {{document id: number}}")
+        entries += [_Entry(where, query_id, doc_id, value, None, is_escaped=False) for doc_id, value in row.items()]
     return entries
 
 

@@ -92,14 +92,14 @@ def evaluate(lists: Sequence[CandidateList], ranked: Sequence[RankedList], mode:
         mode: decides how candidates with equal texts are labelled, as in `labels`.
 
     Raises:
-        ListconError: no query has both a positive and a negative, or a list's scores cannot be measured.
+        ListconError: a list's scores cannot be measured.
     """
     rows = {row.query_id: (labels(row, mode), own.scores) for row, own in zip(lists, ranked, strict=True)}
     return evaluate_labelled(rows.items())
 
 
 def evaluate_labelled(rows: Iterable[tuple[str, tuple[Sequence[bool], Sequence[float]]]]) -> Metrics:
-    """The metrics of query ids with their labels and scores, as `evaluate`."""
+    """The metrics of query ids with their labels and scores, as `evaluate`; none if every query is dropped."""
     found: dict[str, QueryMetrics] = {}
     dropped: list[str] = []
     for query_id, (relevant, scores) in rows:
@@ -111,9 +111,7 @@ def evaluate_labelled(rows: Iterable[tuple[str, tuple[Sequence[bool], Sequence[f
         except ListconError as error:
             raise ListconError(f"Query {query_id}: {error}") from error
     if not found:
-        raise ListconError(
-            f"None of the {len(dropped)} queries has both a relevant and another candidate: there is nothing to rank."
-        )
+        return Metrics({}, {}, tuple(dropped))
     per_query = {query_id: row.values for query_id, row in found.items()}
     ranges = {
         name: bounds

@@ -24,12 +24,15 @@ def run_of(lists: Sequence[CandidateList], ranked: Sequence[RankedList]) -> Run:
     }
 
 
-def evaluate(qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]) -> Metrics:
+def evaluate(
+    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]], main_score: str | None = None
+) -> Metrics:
     """map_at_1000, ndcg_at_10, mrr_at_10 and recall_at_10 of a run, as mteb computes them.
 
     Args:
         qrels: query id -> document id -> relevance.
         run: query id -> document id -> score. A query without documents counts 0.
+        main_score: the task's main score, which is computed as well if it is a mean over queries.
 
     Returns:
         Means as mteb puts them in a `TaskResult` (rounded to 5 digits, but for MRR), and unrounded values by query.
@@ -48,5 +51,7 @@ def evaluate(qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[s
         for doc_id, score in scores.items():
             if not math.isfinite(score):
                 raise ListconError(f"Query {query_id}: the score of {doc_id} is {score}; expected a finite number.")
-    means, per_query = mteb_compat.retrieval_metrics(qrels, run)
+    own = [main_score] if main_score is not None and mteb_compat.is_query_metric(main_score) else []
+    names = tuple(dict.fromkeys((*mteb_compat.USUAL_METRICS, *own)))
+    means, per_query = mteb_compat.retrieval_metrics(qrels, run, names)
     return Metrics(means, per_query)

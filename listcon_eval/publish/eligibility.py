@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from listcon_eval.data import OFFICIAL, OfficialTask
+from listcon_eval.data import CARD_TASKS, Task, official_task
 from listcon_eval.data.trec import read_qrels
 from listcon_eval.errors import ListconError
 from listcon_eval.metrics import cmteb
@@ -18,6 +18,7 @@ MTEB_TOLERANCE = 1.1e-5
 _NOT_MODELS = {
     "bm25": "a baseline, for comparison",
     "run-file": "scores of a file, which does not say how they were made",
+    "first-stage": "what a reranker starts from",
     "random": "a baseline, for comparison",
     "oracle": "an upper bound, made of the judgements",
 }
@@ -44,13 +45,16 @@ def choose_results(paths: Sequence[Path], mode: str) -> list[Result]:
     if repeated := sorted({task for task in tasks if tasks.count(task) > 1}):
         folders = [str(result.folder) for result in results if result.task in repeated]
         raise ListconError(f"more than one run of {', '.join(repeated)}: {'; '.join(folders)}; give one of them")
-    order = {task.name: place for place, task in enumerate(OFFICIAL)}
-    return sorted(results, key=lambda result: order.get(result.task, len(order)))
+    order = {task.name: place for place, task in enumerate(CARD_TASKS)}
+    return sorted(results, key=lambda result: (order.get(result.task, len(order)), result.task))
 
 
-def official_task_of(result: Result) -> OfficialTask | None:
-    """The official task whose name a result has."""
-    return next((task for task in OFFICIAL if task.name == result.task), None)
+def official_task_of(result: Result) -> Task | None:
+    """The task of mteb that a result is of; None for one of other data, or of a first stage's results."""
+    try:
+        return official_task(result.task) if result.is_official else None
+    except ListconError:
+        return None
 
 
 def publish_blockers(result: Result) -> Iterator[str]:
@@ -65,7 +69,7 @@ def publish_blockers(result: Result) -> Iterator[str]:
         )
         return
     task = official_task_of(result)
-    if task is None or not result.is_official:
+    if task is None:
         yield f"{result.task} ({result.folder}) was not run on the official data of an official task"
         return
     try:
@@ -75,10 +79,13 @@ def publish_blockers(result: Result) -> Iterator[str]:
         for where, revision in (("metrics", result.data_revision), ("provenance", data.revision)):
             if revision != task.revision:
                 yield f"{result.task}: data revision {revision} in its {where}; the official one is {task.revision}"
-        if data.split != task.split:
-            yield f"{result.task}: split {data.split}; the official one is {task.split}"
-        if result.queries != task.statistics()["num_queries"]:
-            yield f"{result.task}: {result.queries} queries; the official data has {task.statistics()['num_queries']}"
+        if (data.subset, data.split) != (task.subset, task.split):
+            yield (
+                f"{result.task}: subset {data.subset} and split {data.split}; the official ones are {task.subset} and "
+                f"{task.split}"
+            )
+        if result.queries != (queries := task.shipped_sizes()[0]):
+            yield f"{result.task}: {result.queries} queries; the official data has {queries}"
         read_per_query(result)
         yield from _changed_means(result)
     except ListconError as error:
@@ -100,7 +107,7 @@ def _changed_means(result: Result) -> Iterator[str]:
     }
     again = {
         "cmteb": cmteb.evaluate_labelled(labelled).means,
-        "mteb": mteb_protocol.evaluate(read_qrels(result.file(TREC_QRELS)), run).means,
+        "mteb": mteb_protocol.evaluate(read_qrels(result.file(TREC_QRELS)), run, result.main_score).means,
     }
     for protocol, means in again.items():
         for name, value in means.items():

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from mteb.models.model_meta import ModelMeta
 
 from listcon_eval import mteb_compat
-from listcon_eval.data import OFFICIAL, OfficialTask
+from listcon_eval.data import CARD_TASKS, Task, official_tasks
 from listcon_eval.errors import ListconError
 from listcon_eval.files import check_writable, write_bytes, write_text
 from listcon_eval.metrics import MAIN_SCORE
@@ -46,6 +46,8 @@ def export_leaderboard(
     With both modes, the iterative runs are the model's main results, as in the published ones, and the conventional
     runs go to `experiments/{name}/`, where mteb keeps runs with other settings. mteb's own JSON is copied unchanged,
     with the NaN that mteb writes for an undefined nAUC.
+
+    All subsets and splits of a task go into one JSON, as mteb has them.
 
     Args:
         paths: run folders, or folders with runs in them, of one model.
@@ -88,11 +90,28 @@ def export_leaderboard(
 
 
 def _write(folder: Path, results: Sequence[Result], meta: Mapping[str, Any]) -> None:
+    by_task: dict[str, list[Path]] = {}
     for result in results:
-        write_bytes(folder / f"{result.task}.json", (result.folder / f"{result.task}.json").read_bytes())
+        by_task.setdefault(f"{result.mteb_task}.json", []).append(_json_path(result))
+    for name, paths in by_task.items():
+        write_bytes(folder / name, paths[0].read_bytes() if len(paths) == 1 else _merged(paths))
     write_text(folder / META, json.dumps(meta, indent=4, ensure_ascii=False))
     rows = [(result.folder / SETTINGS).read_text(encoding="utf-8").strip() for result in results]
     write_text(folder / SETTINGS, "".join(f"{row}\n" for row in rows))
+
+
+def _json_path(result: Result) -> Path:
+    return result.folder / f"{result.mteb_task}.json"
+
+
+def _merged(paths: Sequence[Path]) -> bytes:
+    """One result of a task from those of its subsets and splits."""
+    merged, *others = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    for other in others:
+        for split, scores in other["scores"].items():
+            merged["scores"].setdefault(split, []).extend(scores)
+        merged["evaluation_time"] += other["evaluation_time"]
+    return json.dumps(merged, indent=2).encode()
 
 
 def _model_blockers(result: Result) -> Iterator[str]:
@@ -106,31 +125,35 @@ def _result_blockers(result: Result) -> Iterator[str]:
     yield from publish_blockers(result)
     task = official_task_of(result)
     if result.is_official and task is not None:
-        path = result.folder / f"{result.task}.json"
+        path = _json_path(result)
         try:
             yield from _json_blockers(result, task, json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             yield f"{path} cannot be read as mteb's result of {result.task}: {error!r}"
 
 
-def _json_blockers(result: Result, task: OfficialTask, content: Mapping[str, Any]) -> Iterator[str]:
+def _json_blockers(result: Result, task: Task, content: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the JSON that would be submitted."""
-    name = f"{result.task}, {result.mode}, {result.task}.json"
-    if (content["task_name"], content["dataset_revision"]) != (task.name, task.revision):
+    name = f"{result.task}, {result.mode}, {result.mteb_task}.json"
+    if (content["task_name"], content["dataset_revision"]) != (result.mteb_task, task.revision):
         yield f"{name}: it is of {content['task_name']}@{content['dataset_revision']}, not of the official task"
         return
     if list(content["scores"]) != [task.split] or len(content["scores"][task.split]) != 1:
         yield f"{name}: splits {', '.join(content['scores'])}; expected one entry of {task.split}"
         return
     (scores,) = content["scores"][task.split]
+    main = task.main_score
+    if scores["hf_subset"] != task.subset:
+        yield f"{name}: it is of the subset {scores['hf_subset']}, not of {task.subset}"
     numbers = {metric: value for metric, value in scores.items() if isinstance(value, int | float)}
     for metric, value in numbers.items():
-        # An nAUC is not defined (NaN) where a metric is constant, and has no lower bound.
-        if math.isinf(value) if metric.startswith("nauc_") else not 0 <= value <= 1:
-            yield f"{name}: {metric} is {value}; expected a value from 0 to 1"
-    if numbers.get("main_score") != numbers.get(MAIN_SCORE.name):
-        yield f"{name}: main_score is {numbers.get('main_score')}, {MAIN_SCORE.name} {numbers.get(MAIN_SCORE.name)}"
-    for metric, mean in result.mteb.items():
+        # An nAUC is not defined (NaN) where a metric is constant, and has no lower bound; p-MRR goes down to -1.
+        low = -1 if "p-MRR" in (metric, main if metric == "main_score" else "") else 0
+        if math.isinf(value) if "nauc_" in metric else not low <= value <= 1:
+            yield f"{name}: {metric} is {value}; expected a value from {low} to 1"
+    if numbers.get("main_score") != numbers.get(main):
+        yield f"{name}: main_score is {numbers.get('main_score')}, {main} {numbers.get(main)}"
+    for metric, mean in (result.mteb | result.task_scores).items():
         if not abs(numbers.get(metric, math.nan) - mean) <= MTEB_TOLERANCE:
             yield f"{name}: {metric} is {numbers.get(metric)}, the run's own files say {mean:.6f}"
 
@@ -196,8 +219,11 @@ def _published_remarks(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _task_remarks(results: Sequence[Result], meta: Mapping[str, Any]) -> Iterator[str]:
-    tasks = [result.task for result in results]
-    if absent := [task.name for task in OFFICIAL if task.name not in tasks]:
+    tasks = list(dict.fromkeys(result.mteb_task for result in results))
+    card = [task.name for task in CARD_TASKS]
+    wanted = [*(card if {*card} & {*tasks} else []), *(part.name for task in tasks for part in official_tasks(task))]
+    own = {result.task for result in results}
+    if absent := [name for name in dict.fromkeys(wanted) if name not in own]:
         yield f"not among the runs: {', '.join(absent)}"
     declared = meta["training_datasets"]
     yield f"declared training data: {', '.join(declared) or 'of no mteb task'}"

@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import EvalResult
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from listcon_eval.data import resolve_official
+from listcon_eval.data import CARD_TASKS, official_task
 from listcon_eval.errors import ListconError
 from listcon_eval.files import write_text
 from listcon_eval.publish.eligibility import choose_results, publish_blockers
@@ -31,17 +31,23 @@ _FRONT_MATTER = re.compile(
 
 def _model_index(results: Sequence[Result]) -> list[dict[str, Any]]:
     """The `model-index` of runs: the card's metric names, in percent, with the revision of mteb's copy of the data."""
+    cards = {card.name: card for card in CARD_TASKS}
     reasons = [reason for result in results for reason in publish_blockers(result)]
+    reasons += [
+        f"{result.task} has no place in a model card of these metrics: {', '.join(cards)} have"
+        for result in results
+        if result.is_official and result.task not in cards
+    ]
     if reasons:
         raise ListconError("no model card results:\n" + "\n".join(f"  - {reason}" for reason in reasons))
     rows = []
     for result in results:
-        task = resolve_official(result.task)
+        card, task = cards[result.task], official_task(result.task)
         rows += [
             EvalResult(
                 task_type="Reranking",
-                dataset_type=task.card_dataset,
-                dataset_name=task.card_name,
+                dataset_type=card.card_dataset,
+                dataset_name=card.card_name,
                 dataset_config="default",
                 dataset_split=task.split,
                 dataset_revision=task.revision,

@@ -19,13 +19,13 @@ from markupsafe import Markup, escape
 
 from listcon_eval import __version__
 from listcon_eval.comparison.systems import read_systems
+from listcon_eval.data import card_task
 from listcon_eval.files import check_replaceable, write_text
-from listcon_eval.metrics import CARD_MAP, MAIN_SCORE
 from listcon_eval.ordering import ranked_places
 from listcon_eval.report.figures import inline_svg, write_plots
 from listcon_eval.report.run_data import NOT_RANKED, TaskResults, results_of, task_results, tied_ranks
 from listcon_eval.report.sections import Section, sections, span
-from listcon_eval.report.table import Table, comparison_tables, is_close
+from listcon_eval.report.table import Table, is_close, main_tables
 from listcon_eval.results import Provenance, RankedQuery
 
 MAX_TEXT = 500
@@ -77,12 +77,8 @@ def write_report(
         progress=lambda done, total: progress("reading runs", done / total),
     )
     results = results_of(tasks)
-    has_official = any(result.is_official for result in results)
-    tables = [
-        table
-        for measure in (CARD_MAP, MAIN_SCORE)
-        for table in comparison_tables(results, measure=measure, with_published=has_official)
-    ]
+    has_card_tasks = any(result.is_official and card_task(result.task) for result in results)
+    tables = main_tables(results, with_published=has_card_tasks)
     pages = []
     for done, task in enumerate(tasks, start=1):
         pages.append(TaskPage(task, sections(task), queries_of(task, max_queries=queries, top=top)))

@@ -73,7 +73,8 @@ class TaskResults:
 
     Attributes:
         task: the task's name.
-        measure: cmteb:map, or mteb:map_at_1000 when one of the systems is a TREC run.
+        measure: cmteb:map; where not all systems have it, the task's main score if that is a mean over queries, else
+            mteb:map_at_1000.
         query_ids: the Q queries that every system has this measure of, in the order of the first system.
         queries_left_out: how many queries are not among them: `cmteb` drops some.
         systems: the systems.
@@ -167,7 +168,9 @@ def task_results(
         own = [(place, system) for place, system in enumerate(systems) if name in system.tasks]
         runs = [system.tasks[name] for _, system in own]
         check_comparable(name, [system for _, system in own], runs)
-        measure = CARD_MAP if all(str(CARD_MAP) in run.values for run in runs) else MAIN_SCORE
+        mains = [Measure("mteb", run.result.main_score) for run in runs if run.result is not None]
+        choices = [m for m in (CARD_MAP, *mains) if all(str(m) in run.values for run in runs)]
+        measure = choices[0] if choices else MAIN_SCORE
         shared = set.intersection(*({*run.values[str(measure)]} for run in runs))
         query_ids = tuple(query_id for query_id in runs[0].values[str(measure)] if query_id in shared)
         read = []
@@ -178,7 +181,9 @@ def task_results(
             done += 1
             progress(done, total)
         if before is None:
-            first_stage = next((s for s in read if s.run.result is not None and s.run.result.kind == "bm25"), None)
+            first_stage = next(
+                (s for s in read if s.run.result is not None and s.run.result.kind in ("first-stage", "bm25")), None
+            )
         else:
             first_stage = next((s for s in read if s.label == chosen), None)
         left_out = len({query_id for run in runs for query_id in run.query_ids}) - len(query_ids)
@@ -209,6 +214,7 @@ def _trec_result(task: TaskResults, system: SystemRun) -> Result:
         mteb={
             Measure.parse(measure).name: float(np.mean(list(values.values()))) for measure, values in run.values.items()
         },
+        main_score=MAIN_SCORE.name if known.result is None else known.result.main_score,
         ranges={},
         signature=run.signature,
     )

@@ -1,6 +1,7 @@
 """The comparison table: models and modes down, tasks across, published figures marked as such.
 
-Official tasks and other data never share a table, and only a row with a number for every task has an average.
+The tasks of the model card, the other tasks of mteb and other data never share a table, and only a row with a number
+for every task has an average.
 """
 
 import json
@@ -9,14 +10,18 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from listcon_eval.data import OFFICIAL
+from listcon_eval.data import CARD_TASKS
 from listcon_eval.errors import ListconError
-from listcon_eval.metrics import CARD_MAP, Measure
+from listcon_eval.metrics import CARD_MAP, MAIN, Measure
 from listcon_eval.results import Result, Signature, load_results
 from listcon_eval.results.store import run_folders
+
+if TYPE_CHECKING:
+    from listcon_eval.results.records import FirstStageRecord
 
 AVERAGE = "Avg."
 REPRODUCED_WITHIN = 0.1
@@ -110,7 +115,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table; its columns are official tasks (`is_official`) or other data, never both."""
+    """One table; its columns are tasks of mteb (`is_official`) or other data, never both."""
 
     title: str
     measure: Measure
@@ -188,7 +193,7 @@ def is_close(difference: float) -> bool:
 def comparison_tables(
     results: Iterable[Result], *, measure: Measure = CARD_MAP, with_published: bool = False
 ) -> list[Table]:
-    """Make the tables of results: one of official tasks, one of all other data; those without rows are left out.
+    """Make the tables of results: of the card's tasks, of mteb's other tasks and of other data, where there are any.
 
     Args:
         results: the results; of several of one system and task the last counts. A result without the measure (scores
@@ -196,22 +201,33 @@ def comparison_tables(
         measure: the measure to show.
         with_published: whether to put the published figures by this measure first.
     """
-    results = [result for result in results if measure.name in result.means(measure.protocol)]
-    official = [result for result in results if result.is_official]
-    other = [result for result in results if not result.is_official]
+    results = [result for result in results if result.mean(measure.protocol, measure.name) is not None]
+    names = tuple(task.name for task in CARD_TASKS)
+    official = [result for result in results if result.is_official and result.task in names]
     first = [_published(row) for row in published_rows(measure)] if with_published else []
     tables = []
     if first or official:
-        names = tuple(task.name for task in OFFICIAL)
         rows = (*first, *_measured(official, measure, {}))
         notes = tuple(_notes(official, measure))
         tables.append(Table(f"Official tasks, {measure}, percent", measure, True, names, rows, notes))
-    if other:
-        columns = _columns(other)
-        rows = tuple(_measured(other, measure, columns))
-        title = f"Other data (no official results), {measure}, percent"
-        names = tuple(sorted({*columns.values()}))
-        tables.append(Table(title, measure, False, names, rows, tuple(_notes(other, measure))))
+    others = [result for result in results if result.is_official and result.task not in names]
+    own_data = [result for result in results if not result.is_official]
+    for title, found in (("Other tasks of mteb", others), ("Other data (no official results)", own_data)):
+        if found:
+            columns = _columns(found)
+            rows = tuple(_measured(found, measure, columns))
+            tasks = tuple(sorted({*columns.values()}))
+            shown = f"{title}, {measure}, percent"
+            tables.append(Table(shown, measure, found is others, tasks, rows, tuple(_notes(found, measure))))
+    return tables
+
+
+def main_tables(results: Sequence[Result], *, with_published: bool = False) -> list[Table]:
+    """The tables of the card's measure, and of each main score the tables of the tasks that have it."""
+    tables = comparison_tables(results, with_published=with_published)
+    for main in dict.fromkeys(result.main_score for result in results):
+        own = [result for result in results if result.main_score == main]
+        tables += comparison_tables(own, measure=Measure("mteb", main), with_published=with_published)
     return tables
 
 
@@ -269,16 +285,24 @@ def _measured(results: Sequence[Result], measure: Measure, columns: Mapping[tupl
             mode=first.shown_mode,
             source=", ".join(["measured", *filter(None, [first.dtype]), first.model_revision[:_REVISION_CHARACTERS]]),
             kind=first.kind,
-            values={task: 100 * each.means(measure.protocol)[measure.name] for task, each in of_task.items()},
+            values={task: 100 * (each.mean(measure.protocol, measure.name) or 0.0) for task, each in of_task.items()},
             published=published_row(first, measure) if first.is_official else None,
             signatures={task: each.signature for task, each in of_task.items()},
         )
 
 
 def _notes(results: Sequence[Result], measure: Measure) -> Iterator[str]:
-    """Notes on cmteb's numbers: queries that do not count, and the range of an MRR under ties."""
+    """What has to be known of the numbers.
+
+    Of cmteb's: queries that do not count, graded judgements, and the range of an MRR under ties. Of mteb's main score:
+    what a reranker gained on its first stage, and the most that it could.
+    """
     if measure.protocol != "cmteb":
+        yield from _gains([result for result in results if measure.name in (result.main_score, MAIN)])
         return
+    for task, highest in {result.task: result.max_relevance for result in results}.items():
+        if highest > 1:
+            yield f"{task}: judgements go up to {highest}; 1 and above counts as relevant"
     for result in results:
         who = ", ".join([result.system, *([] if result.shown_mode == "-" else [result.mode]), result.task])
         if result.dropped:
@@ -292,3 +316,22 @@ def _notes(results: Sequence[Result], measure: Measure) -> Iterator[str]:
                 f"{who}: tied candidates keep their candidate order; any other order of them gives {100 * low:.2f} to "
                 f"{100 * high:.2f}"
             )
+
+
+def _gains(results: Sequence[Result]) -> Iterator[str]:
+    """For each task with a first stage its recall, what each system gained on it, and the most that it could."""
+    by_task: dict[tuple[str, FirstStageRecord], list[Result]] = {}
+    for result in results:
+        if result.first_stage is not None:
+            by_task.setdefault((result.task, result.first_stage), []).append(result)
+    for (task, stage), own in by_task.items():
+        values = {result.kind: 100 * (result.mean("mteb", MAIN) or 0.0) for result in own}
+        yield f"{task}: the first stage's recall at {stage.top_k} is {100 * stage.recall:.2f}"
+        before, most = values.get("first-stage"), values.get(_UPPER_BOUND)
+        if before is None or most is None:
+            continue
+        for result in own:
+            if result.kind not in ("first-stage", _UPPER_BOUND):
+                who = ", ".join([result.system, *([] if result.shown_mode == "-" else [result.mode])])
+                gain = 100 * (result.mean("mteb", MAIN) or 0.0) - before
+                yield f"{task}, {who}: {gain:+.2f} on the first stage, of {most - before:+.2f} that reordering can gain"

@@ -31,6 +31,7 @@ _SHOWN_KINDS = {
     "random": "random order",
     "oracle": "oracle (upper bound)",
     "run-file": "run file",
+    "first-stage": "first stage",
 }
 R = TypeVar("R", bound="Record")
 _REMEDY = "run the evaluation again"
@@ -84,6 +85,15 @@ class Signature(Record):
         return {name: str(value) for name, value in (content | nested).items() if value is not None}
 
 
+class FirstStageRecord(Record):
+    """The first stage whose best documents were reranked."""
+
+    name: str
+    revision: str  # a hash of its file, or the version of what computed it
+    top_k: int = Field(ge=1)  # how many documents a query were reranked
+    recall: float  # the mean share of a query's relevant documents that are among them
+
+
 class Result(Record):
     """The numbers of one system on one task: the content of `metrics.json`."""
 
@@ -98,8 +108,14 @@ class Result(Record):
     queries: int = Field(ge=1)  # how many queries the task has
     # how many of them `cmteb` leaves out, because they have no positive or no negative candidate
     dropped: int = Field(ge=0)
-    cmteb: dict[str, float]  # the means by metric, 0 to 1; empty for scores that came without candidate order and texts
+    # the means by metric, 0 to 1; empty where the protocol is not defined: for scores that came without candidate order
+    # and texts, for the reranking of a first stage, and where no query has a relevant and another candidate
+    cmteb: dict[str, float]
     mteb: dict[str, float]  # the means by metric, 0 to 1
+    main_score: str  # the task's main score: a metric of `mteb` or of `task_scores`
+    task_scores: dict[str, float] = {}  # the main score of a task that has one of its own, such as p-MRR, -1 to 1
+    max_relevance: int = 1  # the highest judgement; 1 and above is relevant
+    first_stage: FirstStageRecord | None = None  # where the candidates come from, if they are not part of the data
     # metric of `cmteb` -> the lowest and highest mean that any order of tied candidates gives
     ranges: dict[str, tuple[float, float]]
     signature: Signature  # what the numbers depend on
@@ -143,9 +159,20 @@ class Result(Record):
         """What tells systems apart; equal for one system's runs of several tasks."""
         return (self.model, self.model_revision, self.kind, json.dumps(self.settings, sort_keys=True))
 
+    @property
+    def mteb_task(self) -> str:
+        """The name of mteb's task, without subset and split; that of mteb's own file is `{mteb_task}.json`."""
+        return self.task.partition("[")[0]
+
     def means(self, protocol: str) -> dict[str, float]:
         """The means of "cmteb" or "mteb"."""
         return self.cmteb if protocol == "cmteb" else self.mteb
+
+    def mean(self, protocol: str, name: str) -> float | None:
+        """The mean of a metric of "cmteb" or "mteb", `main_score` being the task's; None where there is none."""
+        if protocol == "cmteb":
+            return self.cmteb.get(name)
+        return (self.mteb | self.task_scores).get(self.main_score if name == "main_score" else name)
 
     def file(self, name: str) -> Path:
         """The path of one of the run's files, such as `RUN`."""
@@ -200,6 +227,7 @@ class DataRecord(Record):
     """The data, in a provenance; the attributes are those of `data.Task`: of the whole task, where a trial was run."""
 
     task: str
+    subset: str
     split: str
     revision: str
     content: str | None

@@ -191,7 +191,9 @@ def read_per_query(result: Result) -> dict[str, dict[str, float]]:
     """
     path = result.file(PER_QUERY)
     values: dict[str, dict[str, float]] = {
-        f"{protocol}:{name}": {} for protocol in ("cmteb", "mteb") for name in result.means(protocol)
+        f"{protocol}:{name}": {}
+        for protocol, means in (("cmteb", result.cmteb), ("mteb", result.mteb))
+        for name in means
     }
     queries = 0
     for row in read_rows(QueryRow, path):

@@ -155,7 +155,7 @@ def read_workload(path: Path) -> Workload:
     data = read_data(path, "test")
     return Workload(
         path.name,
-        list(data.queries.values()),
+        [str(query) for query in data.queries.values()],
         [[data.documents[doc_id].text for doc_id in data.top_ranked[query_id]] for query_id in data.queries],
     )
 

@@ -9,6 +9,8 @@ from importlib.metadata import version
 from itertools import pairwise
 from typing import Any, Self
 
+import numpy as np
+
 from listcon_eval.errors import ListconError
 from listcon_eval.ordering import ranked_list
 from listcon_eval.records import CandidateList
@@ -85,6 +87,28 @@ class Bm25(System):
         index = self._bm25(k1=K1, b=B, method="lucene", dtype="float64")
         index.index(documents, show_progress=False)
         return [float(score) for score in index.get_scores(words)]
+
+    def retrieve(
+        self, queries: Mapping[str, str], documents: Mapping[str, str], top_k: int
+    ) -> dict[str, dict[str, float]]:
+        """Search a whole corpus, whose document frequencies and lengths count: query id -> document id -> score.
+
+        Args:
+            queries: query id -> text.
+            documents: document id -> text.
+            top_k: how many documents a query, best first, ties in the corpus's order; those without a word of the query
+                are left out.
+        """
+        index = self._bm25(k1=K1, b=B, method="lucene", dtype="float64")
+        ids = list(documents)
+        index.index([self._tokens(text) for text in documents.values()], show_progress=False)
+        run = {}
+        for query_id, query in queries.items():
+            words = self._tokens(query)
+            scores = index.get_scores(words) if words else np.zeros(len(ids))
+            best = np.argsort(-scores, kind="stable")[:top_k]
+            run[query_id] = {ids[place]: float(scores[place]) for place in best if scores[place] > 0}
+        return run
 
     def settings(self) -> Mapping[str, Any]:
         """The formula's variant and constants; the tokenizer is part of the name."""

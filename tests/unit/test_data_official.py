@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from listcon_eval.data import OFFICIAL, list_tasks, official_task, resolve_official
+from listcon_eval.data import CARD_TASKS, MINI, chosen_tasks, list_tasks, official_task, tasks_named
 from listcon_eval.errors import ListconError
+from stand_ins import write_snapshot
 
 T2_REVISION = "a34fe6bc0dff185af1228e49a0f6fb1de1565627"
 
@@ -26,24 +27,70 @@ T2_REVISION = "a34fe6bc0dff185af1228e49a0f6fb1de1565627"
     ],
 )
 def test_every_name_in_use_is_known(name: str, official: str) -> None:
-    assert resolve_official(name).name == official
+    assert official_task(name).name == official
 
 
 def test_the_columns_are_those_of_the_model_card() -> None:
-    assert [task.column for task in OFFICIAL] == ["cMedQA1.0", "cMedQA2.0", "MMarcoReranking", "T2Reranking"]
+    assert [task.column for task in CARD_TASKS] == ["cMedQA1.0", "cMedQA2.0", "MMarcoReranking", "T2Reranking"]
 
 
 def test_no_name_belongs_to_two_tasks() -> None:
-    names = [name.casefold() for task in OFFICIAL for name in (task.name, *task.aliases)]
+    names = [name.casefold() for task in CARD_TASKS for name in (task.name, *task.aliases)]
     assert len(names) == len(set(names))
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ListconError) as caught:
-        resolve_official("T2Rerank")
+        official_task("T2Rerank")
     said = str(caught.value)
     assert "Unknown task 'T2Rerank'. Did you mean T2Reranking?" in said
-    assert all(task.name in said for task in OFFICIAL)
+    assert all(task.name in said for task in CARD_TASKS)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("MIRACLReranking[zh]", ["MIRACLReranking[zh]"]),
+        ("miraclreranking[ja, zh], mini", [f"MIRACLReranking[{subset}]" for subset in ("ja", "zh")] + [*MINI]),
+        ("XGlueWPRReranking[zh]", [f"XGlueWPRReranking[zh][{split}]" for split in ("validation", "test")]),
+        ("XGlueWPRReranking[zh,fr][test]", [f"XGlueWPRReranking[{subset}][test]" for subset in ("fr", "zh")]),
+        ("WebLINXCandidatesReranking[test_iid]", ["WebLINXCandidatesReranking[test_iid]"]),
+        ("MTEB(cmn, v1)", ["T2Reranking", "MMarcoReranking", "CMedQAv1-reranking", "CMedQAv2-reranking"]),
+        ("official", [task.name for task in CARD_TASKS]),
+    ],
+)
+def test_names_stand_for_subsets_splits_and_sets(names: str, found: list[str]) -> None:
+    assert [task.name for task in tasks_named(names)] == found
+
+
+def test_all_reranking_tasks_of_a_language() -> None:
+    chinese = {task.name: task for task in tasks_named("all-chinese-reranking")}
+    assert [*chinese][:4] == [task.name for task in CARD_TASKS]
+    wanted = {"MIRACLReranking[zh]", "MultiLongDocReranking[zh]", "XGlueWPRReranking[zh][test]", "mFollowIR[zho]"}
+    assert wanted <= chinese.keys()
+    assert all({"zho-Hans", "cmn-Hans", "cmn-Hant"} & {*task.languages} for task in chinese.values())
+    assert [task.name for task in tasks_named("all-cmn-reranking")] == [*chinese]
+    with pytest.raises(ListconError, match="no reranking task has the language 'klingon': give one of ara, "):
+        tasks_named("all-klingon-reranking")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("MIRACLRerank", r"Unknown task 'MIRACLRerank'. Did you mean MIRACLReranking\?"),
+        ("MIRACLReranking[xx]", r"MIRACLReranking has the subsets ar, .* zh and the splits dev; give some of them as"),
+        ("MIRACLReranking[zh][test]", "has the subsets ar"),
+        ("Vidore3EnergyBM25sReranking.v2", "needs image, and this package ranks texts alone"),
+        ("Banking77Classification", "is a Classification task of mteb: it has no queries and documents"),
+        ("T2Retrieval", "T2Retrieval is a Retrieval task without candidate lists: give a first stage .* --rerank bm25"),
+        ("CodeRAGOnlineTutorials", "is a Reranking task without candidate lists"),
+        ("CQADupstackRetrieval", "is a group of tasks"),
+        ("BEIR(NL)", "Unknown task|no reranking task"),
+    ],
+)
+def test_what_cannot_be_reranked_is_refused_with_a_reason(name: str, said: str) -> None:
+    with pytest.raises(ListconError, match=said):
+        chosen_tasks(name, None)
 
 
 def test_an_official_task_is_mtebs() -> None:
@@ -56,12 +103,16 @@ def test_an_official_task_is_mtebs() -> None:
 
 def test_sizes_of_the_official_tasks() -> None:
     infos = {info.name: info for info in list_tasks()}
-    assert list(infos) == [task.name for task in OFFICIAL]
+    assert list(infos)[:4] == [task.name for task in CARD_TASKS]
     marco = infos["MMarcoReranking"]
-    assert (marco.split, marco.queries, marco.documents) == ("dev", 100, 100026)
+    assert (marco.main_score, marco.queries, marco.documents) == ("map_at_1000", 100, 100026)
     assert (marco.min_candidates, marco.mean_candidates, marco.max_candidates) == (1000, 1000.26, 1002)
-    assert infos["CMedQAv1-reranking"].split == "test"
     assert infos["T2Reranking"].revision == T2_REVISION
+    follow = infos["mFollowIR[zho]"]  # whose statistics count queries and documents together
+    assert (follow.main_score, follow.queries, follow.documents) == ("p-MRR", 86, 41120)
+    chinese = list_tasks("zho")
+    assert [info.name for info in chinese] == [info.name for info in list_tasks("Chinese")]
+    assert {"T2Reranking", "MIRACLReranking[zh]"} <= {info.name for info in chinese} < infos.keys()
 
 
 LOAD = """
@@ -118,7 +169,6 @@ def test_without_a_hub_one_message_says_how_to_go_on(tmp_path: Path, environment
 
 def fill_hub_cache(home: Path, revision: str) -> Path:
     """A snapshot as the hub's client leaves it: two queries of mteb/T2Reranking that never were."""
-    snapshot = home / "hub" / "datasets--mteb--T2Reranking" / "snapshots" / revision
     parts: dict[str, list[dict[str, Any]]] = {
         "corpus": [{"_id": "d1", "title": "", "text": " 甲 "}, {"_id": "d2", "title": "题", "text": "乙"}],
         "queries": [{"_id": "q1", "text": "问"}, {"_id": "q2", "text": "又问"}],
@@ -128,14 +178,8 @@ def fill_hub_cache(home: Path, revision: str) -> Path:
         ],
         "top_ranked": [{"query-id": q, "corpus-ids": ["d1", "d2"]} for q in ("q1", "q2")],
     }
-    readme = ["---", "configs:"]
-    for part, rows in parts.items():
-        (snapshot / part).mkdir(parents=True)
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (snapshot / part / "dev.jsonl").write_text(text, encoding="utf-8")
-        readme += [f"- config_name: {part}", "  data_files:", "  - split: dev", f"    path: {part}/dev*"]
-    (snapshot / "README.md").write_text("\n".join([*readme, "---", ""]))
-    return snapshot
+    configs = {part: ("dev", rows) for part, rows in parts.items()}
+    return write_snapshot(home / "hub", "mteb/T2Reranking", revision, configs)
 
 
 def test_the_hub_cache_is_enough(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from mteb import ResultCache
 from mteb.models.model_meta import ModelMeta
-from mteb.results import BenchmarkResults
+from mteb.results import BenchmarkResults, TaskResult
 
 from command import listcon_eval
-from listcon_eval.data import resolve_official
+from listcon_eval.data import CARD_TASKS, official_task
 from listcon_eval.errors import ListconError
 from listcon_eval.model import load_checkpoint
 from listcon_eval.publish.eligibility import choose_results
@@ -187,6 +187,21 @@ def test_only_a_hub_model_with_a_commit_is_exported(tmp_path: Path) -> None:
         export_leaderboard([tmp_path], tmp_path / "out", training_data=[])
 
 
+def test_subsets_of_a_task_go_into_one_json_and_missing_ones_are_named(tmp_path: Path) -> None:
+    names = [f"XGlueWPRReranking[{subset}][test]" for subset in ("zh", "fr")]
+    evaluated(tmp_path, [official_stand_in(name) for name in names])
+    exported = export_leaderboard([tmp_path / "results"], tmp_path / "out", training_data=[])
+    scores = TaskResult.from_disk(exported.folder / "XGlueWPRReranking.json").scores
+    assert {split: sorted(str(entry["hf_subset"]) for entry in entries) for split, entries in scores.items()} == {
+        "test": ["fr", "zh"]
+    }
+    (remark,) = [remark for remark in exported.remarks if remark.startswith("not among the runs")]
+    assert "XGlueWPRReranking[de][test]" in remark
+    assert "T2Reranking" not in remark
+    with pytest.raises(ListconError, match=r"XGlueWPRReranking\[fr\]\[test\] has no place in a model card"):
+        model_card_front_matter([tmp_path / "results"], "iterative")
+
+
 def test_the_choice_of_runs_has_to_be_clear(official: Path, copied: Path, tmp_path: Path) -> None:
     with pytest.raises(ListconError, match="more than one run of CMedQAv1-reranking, MMarcoReranking"):
         choose_results([official, copied], "iterative")
@@ -198,8 +213,9 @@ def test_the_choice_of_runs_has_to_be_clear(official: Path, copied: Path, tmp_pa
 
 
 def expected(results: list[Result]) -> dict[tuple[str, str], float]:
+    card_datasets = {card.name: card.card_dataset for card in CARD_TASKS}
     return {
-        (resolve_official(result.task).card_dataset, metric): 100 * result.cmteb[metric]
+        (card_datasets[result.task], metric): 100 * result.cmteb[metric]
         for result in results
         for metric in ("map", "mrr_1", "mrr_5", "mrr_10")
     }
@@ -232,7 +248,7 @@ def test_a_card_gets_its_results_and_keeps_the_rest(official: Path, tmp_path: Pa
     assert values(card) == expected(results)
     result = results_of(card)[0]
     assert (result.dataset_name, result.dataset_config, result.dataset_split) == ("MTEB CMedQAv1", "default", "test")
-    assert result.dataset_revision == resolve_official("CMedQAv1").revision
+    assert result.dataset_revision == official_task("CMedQAv1").revision
     text = path.read_bytes().decode()
     head, _, body = text.partition("---\r\n# Title")
     assert head.startswith("---\r\n# mine\r\nlicense: mit   # kept\r\ntags:\r\n- mteb\r\n- 中文\r\nmodel-index:\r\n")

@@ -91,7 +91,7 @@ def test_a_finished_run_is_written_as_mteb_reads_it(
     scores = {row.query_id: {doc: float(p) for p, doc in enumerate(row.doc_ids)} for row in lists}
     settings = {"mode": "iterative"} | ({"dtype": dtype} if dtype else {})
     meta = mteb_compat.model_meta(name, "rev", settings, {})
-    result = mteb_compat.task_result(task.mteb_task, task.name, scores, meta, seconds=1.5)
+    result = mteb_compat.task_result(task.mteb_task, task.name, "default", task.split, scores, meta, seconds=1.5)
     monkeypatch.chdir(tmp_path.parent)  # people give relative folders
     mteb_compat.write_task_result(Path(tmp_path.name), result, meta, settings)
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -56,6 +56,7 @@ def result(
         dropped=dropped,
         cmteb=dict({"map": percent / 100} if cmteb is None else cmteb),
         mteb={"map_at_1000": percent / 100, "ndcg_at_10": percent / 100},
+        main_score="map_at_1000",
         ranges=dict(ranges or {}),
         signature=Signature(
             task=task,

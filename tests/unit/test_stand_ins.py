@@ -1,0 +1,270 @@
+"""Tasks of mteb beside the card's, on stand-ins in the hub cache: all outputs, and mteb's own numbers."""
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import mteb
+import pytest
+from huggingface_hub import constants
+from mteb.mocks import mock_tasks
+
+from command import listcon_eval, one_line
+from listcon_eval import ListConRanker, compare, evaluate, load_results
+from listcon_eval.data import local_task, official_task
+from listcon_eval.data.official import part_of
+from listcon_eval.errors import ListconError
+from listcon_eval.mteb_adapter import SystemSearch
+from listcon_eval.results import Result, read_per_query, read_provenance
+from listcon_eval.systems.base import System
+from listcon_eval.systems.baselines import Bm25, Oracle, Random
+from listcon_eval.systems.first_stage import with_first_stage
+from listcon_eval.systems.listconranker import ListConRankerSystem
+from stand_ins import fill
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache; there is no network. What commands make of the log is undone."""
+    monkeypatch.setattr(logging.getLogger("listcon_eval"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("listcon_eval"), "handlers", [])
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    return tmp_path / "hub"
+
+
+def by_mteb(system: System, mode: str, snapshot: Path, name: str, subset: str) -> dict[str, Any]:
+    """The scores of mteb's own evaluation, on data that mteb loads."""
+    task = mteb.get_task(name, hf_subsets=[subset])
+    metadata = task.metadata
+    update: dict[str, Any] = {"dataset": {**metadata.dataset, "path": str(snapshot)}}
+    if isinstance(metadata.eval_langs, dict):
+        update["eval_langs"] = {subset: metadata.eval_langs[subset]}
+    task.metadata = metadata.model_copy(update=update)
+    task.load_data()
+    found = mteb.evaluate(SystemSearch(system, mode), task, cache=None, show_progress_bar=False)[0]
+    return dict(found.scores[task.eval_splits[0]][0])
+
+
+def numbers(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Every number among mteb's scores, but the time-dependent and undefined ones."""
+    found: dict[str, float] = {}
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            found |= numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and value == value:
+            found[prefix + name] = value
+    return found
+
+
+def check_as_mteb(result: Result, expected: Mapping[str, Any]) -> None:
+    content = json.loads((result.folder / f"{result.mteb_task}.json").read_text(encoding="utf-8"))
+    ((own,),) = content["scores"].values()
+    assert numbers(own) == pytest.approx(numbers(expected), abs=1e-5)
+    assert result.mean("mteb", "main_score") == pytest.approx(expected["main_score"], abs=1e-5)
+    for name in ("map_at_1000", "ndcg_at_10", "mrr_at_10", "recall_at_10"):
+        assert f"{result.mteb[name]:.4f}" == f"{expected[name]:.4f}"
+
+
+def test_a_subset_of_a_multilingual_task_in_both_modes(hub: Path, tmp_path: Path, ranker: ListConRanker) -> None:
+    snapshot = fill(hub, "MIRACLReranking")
+    system = ListConRankerSystem(ranker)
+    results = evaluate(system, "miraclreranking[zh]", output=tmp_path).results
+    assert [(result.task, result.mode) for result in results] == [
+        ("MIRACLReranking[zh]", "conventional"),
+        ("MIRACLReranking[zh]", "iterative"),
+    ]
+    for result in results:
+        assert (result.is_official, result.main_score, result.max_relevance) == (True, "ndcg_at_10", 1)
+        assert read_per_query(result)["cmteb:map"]
+        data = read_provenance(result).data
+        assert (data.subset, data.split, data.source) == ("zh", "dev", "hub")
+        check_as_mteb(result, by_mteb(system, result.mode, snapshot, "MIRACLReranking", "zh"))
+    assert [r.folder for r in evaluate(system, "MIRACLReranking[zh]", output=tmp_path).results] == [
+        result.folder for result in results
+    ]
+    listcon_eval("check", "--baseline", tmp_path / "base.json", "--current", tmp_path / "results", "--update")
+    listcon_eval("check", "--baseline", tmp_path / "base.json", "--current", tmp_path / "results")
+    assert "mteb:ndcg_at_10" in compare([tmp_path / "results"], resamples=99).as_text()
+    shown = listcon_eval("show", results[0].folder, "--query", "q1", "--full").stdout
+    assert "MIRACLReranking[zh]" in shown
+    assert "题" in shown
+
+
+def test_graded_judgements_and_another_main_score(hub: Path, tmp_path: Path) -> None:
+    snapshot = fill(hub, "ERESSReranking")
+    (result,) = evaluate(Bm25(), "ERESSReranking", output=tmp_path).results
+    assert (result.main_score, result.max_relevance) == ("ndcg_at_5", 3)
+    assert result.mteb["ndcg_at_5"] != result.mteb["ndcg_at_10"]
+    check_as_mteb(result, by_mteb(Bm25(), "pointwise", snapshot, "ERESSReranking", "default"))
+    shown = listcon_eval("table", tmp_path / "results").stdout
+    assert "Other tasks of mteb, cmteb:map" in shown
+    assert "judgements go up to 3; 1 and above counts as relevant" in one_line(shown)
+    main = listcon_eval("table", tmp_path / "results", "--measure", "mteb:main_score").stdout
+    assert f"{100 * result.mteb['ndcg_at_5']:.2f}" in main
+
+
+def test_instructions_reach_systems_that_read(hub: Path, tmp_path: Path) -> None:
+    snapshot = fill(hub, "mFollowIR")
+    (result,) = evaluate(Bm25(), "mFollowIR[zho]", output=tmp_path).results
+    expected = by_mteb(Bm25(), "pointwise", snapshot, "mFollowIR", "zho")
+    assert result.task_scores == {"p-MRR": pytest.approx(expected["p-MRR"])}
+    assert result.task_scores["p-MRR"] != 0  # the same queries with other instructions are ranked otherwise
+    check_as_mteb(result, expected)
+    assert "part of the query" in read_provenance(result).observed["instructions"]
+    (ignoring,) = evaluate(Random(), "mFollowIR[zho]", output=tmp_path).results
+    assert read_provenance(ignoring).observed["instructions"] == "ignored: the system reads no texts"
+    assert read_per_query(result).keys() >= {"mteb:ndcg_at_10"}
+
+
+def test_a_copy_of_a_subset_is_checked_and_one_that_differs_refused(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    from listcon_eval import mteb_compat
+
+    for name, subset, split in (("MIRACLReranking", "zh", "dev"), ("mFollowIR", "zho", "test")):
+        snapshot = fill(hub, name)
+        with pytest.raises(
+            ListconError, match=rf"(?s)is not a copy of {name}\[{subset}\] \({split}, .* num_samples: off"
+        ):
+            local_task(snapshot, claim=f"{name}[{subset}]")
+        task = official_task(f"{name}[{subset}]")
+        task.load()
+        own = dict(mteb_compat.descriptive_statistics(task.mteb_task, subset, split))
+        shipped = {split: {"hf_subset_descriptive_stats": {subset: own}}}
+        with monkeypatch.context() as patched:
+            patched.setattr(TaskMetadata, "descriptive_stats", shipped)
+            copy = local_task(snapshot, claim=f"{name}[{subset}]")
+        assert (copy.name, copy.is_official, copy.source) == (task.name, True, "local copy of official data")
+        assert copy.candidate_lists() == task.candidate_lists()
+        (result,) = evaluate(Bm25(), [copy], output=tmp_path / name).results
+        assert result.task == f"{name}[{subset}]"
+    zh = local_task(fill(tmp_path / "other", "MIRACLReranking"), name="mine", subset="zh")
+    assert zh.candidate_lists()[0].query == official_task("MIRACLReranking[zh]").candidate_lists()[0].query
+
+
+def test_without_the_data_there_is_one_message(hub: Path, tmp_path: Path) -> None:
+    for name in ("MIRACLReranking[zh]", "T2Reranking"):
+        said = one_line(listcon_eval("run", "-m", "bm25", "--tasks", name, "--output", tmp_path, code=2).stderr)
+        assert f"Could not get the data of {name}: cannot get mteb/{name.partition('[')[0]} @" in said
+        assert f"--data PATH with --tasks {name}" in said
+
+
+@pytest.fixture
+def retrieval(hub: Path) -> Path:
+    """The stand-in for T2Retrieval, which leaves documents with the id of their query out."""
+    return fill(hub, "T2Retrieval")
+
+
+def test_the_second_stage(retrieval: Path, tmp_path: Path) -> None:
+    predictions = tmp_path / "predictions"
+    task = official_task("T2Retrieval")
+    run = Bm25().retrieve(task.queries(), task.documents(), top_k=1000)
+    predictions.mkdir()
+    content = {"mteb_model_meta": {"model_name": "org/first", "revision": "1"}, "default": {"dev": run}}
+    (predictions / "T2Retrieval_predictions.json").write_text(json.dumps(content), encoding="utf-8")
+    done = listcon_eval(
+        *("run", "-m", "random", "--tasks", "T2Retrieval", "--output", tmp_path, "--json"),
+        *("--rerank", predictions, "--top-k", "5"),
+    )
+    assert len(json.loads(done.stdout)["results"]) == 3
+    results = {result.kind: result for result in load_results(tmp_path / "results")}
+    assert results.keys() == {"random", "first-stage", "oracle"}
+
+    expected: Any = mteb.get_task("T2Retrieval")
+    dataset = {**expected.metadata.dataset, "path": str(retrieval)}
+    expected.metadata = expected.metadata.model_copy(update={"dataset": dataset})
+    expected.convert_to_reranking(predictions, top_k=5)
+    own = mteb.evaluate(SystemSearch(Random()), expected, cache=None, show_progress_bar=False)[0].scores["dev"][0]
+    reranked = results["random"]
+    assert reranked.mteb["ndcg_at_10"] == pytest.approx(own["ndcg_at_10"], abs=1e-5)
+    assert (reranked.task, reranked.is_official, reranked.cmteb) == ("T2Retrieval[first-top-5]", False, {})
+
+    stage = reranked.first_stage
+    assert stage is not None
+    kept = {query_id: list(scores)[:5] for query_id, scores in run.items()}
+    for query_id, entry in json_lines(results["first-stage"]).items():
+        assert entry["doc_ids"] == kept[query_id]  # the first stage's order
+    full = results["first-stage"].mteb
+    assert stage.recall == pytest.approx(results["oracle"].mteb["recall_at_10"], abs=1e-5)
+    assert 0 < stage.recall < 1
+    assert full["ndcg_at_10"] < results["oracle"].mteb["ndcg_at_10"] < 1  # documents that it missed count
+    shown = one_line(listcon_eval("table", tmp_path / "results", "--measure", "mteb:ndcg_at_10").stdout)
+    assert f"the first stage's recall at 5 is {100 * stage.recall:.2f}" in shown
+    gain = 100 * (reranked.mteb["ndcg_at_10"] - full["ndcg_at_10"])
+    most = 100 * (results["oracle"].mteb["ndcg_at_10"] - full["ndcg_at_10"])
+    assert f"{gain:+.2f} on the first stage, of {most:+.2f} that reordering can gain" in shown
+    assert listcon_eval("show", reranked.folder, "--query", "q1").stdout.count("山") > 0
+
+
+def json_lines(result: Result) -> dict[str, Any]:
+    rows = (json.loads(line) for line in (result.folder / result.task / "run.jsonl").read_text().splitlines())
+    return {row["query_id"]: row for row in rows}
+
+
+def test_a_trec_run_and_bm25_are_first_stages_too(retrieval: Path, tmp_path: Path) -> None:
+    task = official_task("T2Retrieval")
+    bm25 = with_first_stage(task, "bm25", 7)
+    assert bm25.name == "T2Retrieval[bm25-characters-top-7]"
+    stage = bm25.first_stage
+    assert stage is not None
+    lines = [
+        f"{query_id} Q0 {doc_id} {rank} {score!r} tag\n"
+        for query_id, scores in stage.run.items()
+        for rank, (doc_id, score) in enumerate(scores.items(), start=1)
+    ]
+    (tmp_path / "own.trec").write_text("".join(lines), encoding="utf-8")
+    trec = with_first_stage(official_task("T2Retrieval"), str(tmp_path / "own.trec"), 7)
+    assert trec.candidate_lists() == bm25.candidate_lists()
+    assert trec.revision == with_first_stage(official_task("T2Retrieval"), str(tmp_path / "own.trec"), 7).revision
+    assert trec.revision != with_first_stage(official_task("T2Retrieval"), str(tmp_path / "own.trec"), 6).revision
+    (alone,) = evaluate(Oracle(), [trec], output=tmp_path).results[:1]
+    assert alone.kind == "oracle"
+    (tmp_path / "other.trec").write_text("nobody Q0 d1 1 2.0 tag\n", encoding="utf-8")
+    with pytest.raises(ListconError, match="has nothing for any of the 8 queries of T2Retrieval"):
+        with_first_stage(official_task("T2Retrieval"), str(tmp_path / "other.trec"), 7)
+    (tmp_path / "other.trec").write_text("q1 Q0 d999 1 2.0 tag\n", encoding="utf-8")
+    with pytest.raises(ListconError, match="query q1: T2Retrieval has no document 'd999'"):
+        with_first_stage(official_task("T2Retrieval"), str(tmp_path / "other.trec"), 7)
+    with pytest.raises(ListconError, match="no such file"):
+        with_first_stage(official_task("T2Retrieval"), str(tmp_path / "absent"), 7)
+
+
+RANKING_MOCKS = sorted(
+    name
+    for name in dir(mock_tasks)
+    if name.startswith("Mock") and any(word in name for word in ("Reranking", "Retrieval", "MultiChoice"))
+)
+
+
+@pytest.mark.parametrize("name", RANKING_MOCKS)
+def test_mocks_of_mteb_are_ranked_or_refused_with_a_reason(name: str, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mock = getattr(mock_tasks, name)()
+        metadata = mock.metadata
+        if "text" not in metadata.modalities or len(metadata.modalities) > 1:
+            with pytest.raises(ListconError, match=rf"{metadata.name} needs .*, and this package ranks texts alone"):
+                SystemSearch(Random()).search(None, task_metadata=metadata, hf_split="test", hf_subset="default")
+            return
+        mock.load_data()
+        mock.convert_v1_dataset_format_to_v2(None)
+        subsets = list(mock.dataset)
+        if mock.dataset[subsets[0]]["test"]["top_ranked"] is None:
+            with pytest.raises(ListconError, match="no candidate lists"):
+                part_of(mock, subsets[0], "test").candidate_lists()
+            return
+        for subset in subsets:
+            task = part_of(mock, subset, "test")
+            for system in (Random(), Bm25()):
+                (result,) = evaluate(system, [task], output=tmp_path).results
+                mock.hf_subsets = [subset]
+                found = mteb.evaluate(SystemSearch(system), mock, cache=None, show_progress_bar=False)[0]
+                check_as_mteb(result, found.scores["test"][0])
