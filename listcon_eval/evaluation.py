@@ -2,13 +2,13 @@
 
 import datetime
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from listcon_eval import mteb_compat
-from listcon_eval.data import Task, tasks_named
+from listcon_eval.data import Task, as_tasks
 from listcon_eval.data.trec import write_trec_qrels, write_trec_run
 from listcon_eval.errors import ListconError
 from listcon_eval.files import check_writable, write_json, write_text
@@ -16,7 +16,7 @@ from listcon_eval.metrics import Metrics, cmteb
 from listcon_eval.metrics import mteb as mteb_protocol
 from listcon_eval.progress import PHASES, Phases, Progress, RunProgress, no_run_progress
 from listcon_eval.records import NOT_RETRIEVED, POINTWISE, CandidateList, Mode, RankedList
-from listcon_eval.results import QueryRow, RankedQuery, Result, Signature, results_folder
+from listcon_eval.results import QueryRow, RankedQuery, Result, Results, Signature, results_folder
 from listcon_eval.results import environment as env
 from listcon_eval.results.chunk_cache import ChunkCache, run_lock
 from listcon_eval.results.records import (
@@ -38,6 +38,9 @@ from listcon_eval.systems.baselines import Oracle
 from listcon_eval.systems.first_stage import FirstStageSystem
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
 
+if TYPE_CHECKING:
+    from listcon_eval.data.local import Lists
+
 _KEY_DIGITS = 8  # of a run's key in the name of its folder
 
 
@@ -51,7 +54,7 @@ class Evaluation:
             written down. Their task and mode has no result.
     """
 
-    results: list[Result]
+    results: Results
     failures: dict[Path, dict[str, str]]
 
 
@@ -72,7 +75,7 @@ class _Run(NamedTuple):
 
 def evaluate(
     model: str | ModelSpec | System,
-    tasks: Sequence[Task] | str = "official",
+    tasks: "Sequence[Task] | Mapping[str, Lists] | Path | str" = "official",
     *,
     modes: Sequence[Mode] | None = None,
     output: str | Path = "results",
@@ -91,7 +94,9 @@ def evaluate(
     Args:
         model: a model's folder or hub id, a TREC run file, the name of a baseline; what `resolve_model` made of one; or
             a loaded system, such as one of a class of your own.
-        tasks: the tasks, or their names separated by commas.
+        tasks: names of tasks separated by commas; the path of local data; name -> local data, which is a path, a
+            DataFrame or rows with `query`, `positive`, `negative` (lists of texts) and, optionally, `query_id`; or
+            tasks.
         modes: the inference modes, which share one encoding of a task's texts; all that the system has when None.
         output: the folder for results: one named `results`, or the one to make it in.
         options: how the model is loaded; None for a loaded system.
@@ -112,7 +117,7 @@ def evaluate(
         raise ListconError(f"{model.name} is loaded already, and options for loading it were given: leave one out")
     source = resolve_model(model) if isinstance(model, str) else model
     chosen = _modes(source, modes)
-    loaded = tasks_named(tasks) if isinstance(tasks, str) else tasks
+    loaded = as_tasks(tasks)
     measured = []
     for task in loaded:  # all of them before the long work: a missing one should not show at the end
         announce(f"loading {task.name} from {task.location}")
@@ -125,7 +130,7 @@ def evaluate(
         announce(f"loading the model {source.given}")
         system = load_system(source, options or LoadOptions())
     share = _Share([_weight(own) for own in lists], progress)
-    evaluation = Evaluation([], {})
+    evaluation = Evaluation(Results(), {})
     for task, own in zip(measured, lists, strict=True):
         runs = [_run_of(task, system, mode, output) for mode in chosen]
         cache_folder = runs[0].folder.parents[1]

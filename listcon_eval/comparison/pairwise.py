@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,19 @@ from listcon_eval.comparison.statistics import (
     randomisation_test,
     resamples_for,
 )
-from listcon_eval.comparison.systems import ComparedSystem, TaskRun, find_system, ranks_of_relevant, read_systems
+from listcon_eval.comparison.systems import (
+    ComparedSystem,
+    TaskRun,
+    find_system,
+    named_systems,
+    ranks_of_relevant,
+    read_systems,
+)
 from listcon_eval.errors import ListconError
 from listcon_eval.metrics import Measure
+
+if TYPE_CHECKING:
+    from listcon_eval.data.trec import IdTable
 
 DEFAULT_MEASURES = (
     Measure("cmteb", "map"),
@@ -46,11 +57,11 @@ class _Settings:
 
 
 def compare(
-    runs: Sequence[ComparedSystem | str | Path],
+    runs: "Sequence[ComparedSystem | str | Path] | Mapping[str, str | Path | IdTable]",
     measures: Sequence[Measure | str] = (),
     *,
     against: ComparedSystem | str | Path | None = None,
-    qrels: Path | None = None,
+    qrels: "Path | IdTable | None" = None,
     with_bounds: bool = False,
     level: float = LEVEL,
     resamples: int | None = None,
@@ -60,12 +71,16 @@ def compare(
     """Compare systems, task by task, among those that ran the task.
 
     Args:
-        runs: run folders, folders with runs in them, TREC run files, or systems read before by `read_systems`.
+        runs: run folders, folders with runs in them, TREC run files, or systems read before by `read_systems`. Or
+            name -> one of these, or scores in memory: query id -> document id -> score, or a DataFrame with columns
+            `query_id`, `doc_id`, `score`.
         measures: what to compare by, as `cmteb:map`; by default the `DEFAULT_MEASURES` and the task's main score, as
             far as all runs of the task have values of them by query.
         against: test all others against this system alone: a path, a part of its label, or the system.
             None: every pair is tested.
-        qrels: the judgements of TREC run files, as in `read_systems`.
+        qrels: the judgements of TREC run files and of scores in memory: a file, query id -> document id -> relevance,
+            or a DataFrame with columns `query_id`, `doc_id`, `relevance`. By default a `qrels.trec` beside a file, or
+            the compared runs' own.
         with_bounds: whether the random order and the oracle are tested too.
         level: the corrected p-value up to which a difference is significant.
         resamples: the draws of every interval and test; as many as the pairs need when None.
@@ -102,12 +117,16 @@ def compare(
 
 
 def _read(
-    runs: Sequence[ComparedSystem | str | Path], against: ComparedSystem | str | Path | None, qrels: Path | None
+    runs: "Sequence[ComparedSystem | str | Path] | Mapping[str, str | Path | IdTable]",
+    against: ComparedSystem | str | Path | None,
+    qrels: "Path | IdTable | None",
 ) -> tuple[list[ComparedSystem], int | None]:
     """The systems, and the place of the one to test against."""
-    paths = [Path(run) for run in runs if not isinstance(run, ComparedSystem)]
     if against == "":
         raise ListconError("the system to test against is '' (empty): give a path or a part of a name, or leave it out")
+    if isinstance(runs, Mapping):
+        runs = named_systems(runs, qrels)
+    paths = [Path(run) for run in runs if not isinstance(run, ComparedSystem)]
     is_path = isinstance(against, Path) or (isinstance(against, str) and Path(against).exists())
     if is_path:
         paths.insert(0, Path(str(against)))

@@ -8,12 +8,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from listcon_eval.comparison.statistics import Interval, WinCount
 from listcon_eval.metrics import Measure
 from listcon_eval.results import Signature
 from listcon_eval.tables import Style, code, escaped, heading, shortened, table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LETTERS = "abcdefghijklmnop"
 SUPERSCRIPTS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖ"
@@ -88,6 +91,40 @@ class Comparison:
 
     def __str__(self) -> str:
         return self.as_text()
+
+    def means(self) -> "pd.DataFrame":
+        """A row a task, run and measure: the mean and its 95 % interval, from 0 to 1."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"task": task.task, "run": self.labels[place], "measure": str(measure), **interval._asdict()}
+                for task in self.tasks
+                for place, of_run in task.means.items()
+                for measure, interval in of_run.items()
+            ]
+        )
+
+    def differences(self) -> "pd.DataFrame":
+        """A row a task, measure and tested pair: the mean of `other` minus `base`, its interval, p-values, wins."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "task": task.task,
+                    "measure": str(pair.measure),
+                    "base": self.labels[pair.base],
+                    "other": self.labels[pair.other],
+                    **pair.difference._asdict(),
+                    "p": pair.p,
+                    "p_holm": pair.corrected,
+                    **pair.wins._asdict(),
+                }
+                for task in self.tasks
+                for pair in task.pairs
+            ]
+        )
 
 
 def as_text(comparison: Comparison, style: Style = "terminal", *, width: int | None = None) -> str:

@@ -1,8 +1,9 @@
 """What is compared: results of this package, found in folders, and TREC run files of other tools."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from listcon_eval.data.trec import read_qrels, read_trec_run, short_hash
 from listcon_eval.errors import ListconError
@@ -12,6 +13,9 @@ from listcon_eval.results import RankedQuery, Result, Signature, load_results, r
 from listcon_eval.results import environment as env
 from listcon_eval.results.records import TREC_QRELS
 from listcon_eval.results.store import key_of
+
+if TYPE_CHECKING:
+    from listcon_eval.data.trec import IdTable
 
 BOUNDS = ("random", "oracle")
 """Kinds of systems that show where the scale begins and ends: they are compared only when asked for."""
@@ -48,7 +52,32 @@ class ComparedSystem:
     is_bound: bool = False  # whether it is the random order or the oracle
 
 
-def read_systems(paths: Sequence[Path], qrels: Path | None = None) -> list[ComparedSystem]:
+def named_systems(
+    runs: "Mapping[str, str | Path | IdTable]", qrels: "Path | IdTable | None" = None
+) -> list[ComparedSystem]:
+    """Systems under names of one's own: paths as `read_systems` takes them, or scores in memory.
+
+    Raises:
+        ListconError: as `read_systems`, or a path holds several systems.
+    """
+    given = {name: Path(run) if isinstance(run, (str, Path)) else run for name, run in runs.items()}
+    read = {name: read_systems([run]) for name, run in given.items() if isinstance(run, Path) and not run.is_file()}
+    results = [run.result for own in read.values() for system in own for run in system.tasks.values() if run.result]
+    found = []
+    for name, run in given.items():
+        own = read.get(name)
+        if own is None:
+            scored = _scored_run(name, run, qrels, results)
+            found.append(ComparedSystem(name, {scored.task: scored}))
+        elif len(own) == 1:
+            found.append(replace(own[0], label=name))
+        else:
+            labels = "; ".join(system.label for system in own)
+            raise ListconError(f"{name}: {run} holds {len(own)} systems ({labels}): give the folder of one of them")
+    return found
+
+
+def read_systems(paths: Sequence[Path], qrels: "Path | IdTable | None" = None) -> list[ComparedSystem]:
     """Read what is to be compared, in the order given.
 
     Args:
@@ -61,14 +90,14 @@ def read_systems(paths: Sequence[Path], qrels: Path | None = None) -> list[Compa
     """
     once = list({path.resolve(): path for path in paths}.values())
     by_path = {path: [] if path.is_file() else load_results(path) for path in once}
-    if qrels is not None and all(by_path.values()):
+    if qrels is not None and by_path and all(by_path.values()):
         raise ListconError(f"--qrels {qrels} is for TREC run files, and none was given: leave it out")
     results = [result for own in by_path.values() for result in own]
     found: list[tuple[list[str], dict[str, TaskRun], bool]] = []  # names from the shortest, runs, is_bound
     seen: set[Path] = set()
     for path, own in by_path.items():
         if path.is_file():
-            run = _trec_run(path, qrels, results)
+            run = _scored_run(str(path), path, qrels, results)
             found.append(([path.stem, f"{path.stem} ({path})"], {run.task: run}, False))
             continue
         groups: dict[tuple[object, ...], list[Result]] = {}
@@ -130,71 +159,71 @@ def _labels(choices: Sequence[Sequence[str]]) -> list[str]:
     return chosen
 
 
-def _trec_run(path: Path, given: Path | None, results: Sequence[Result]) -> TaskRun:
-    from listcon_eval.metrics import mteb as mteb_protocol  # mteb takes seconds, and TREC files alone need it
+def _scored_run(
+    name: str, scores: "Path | IdTable", given: "Path | IdTable | None", results: Sequence[Result]
+) -> TaskRun:
+    """A TREC run file, or scores in memory, measured by the judgements given, beside the file or of the results."""
+    from listcon_eval.metrics import mteb as mteb_protocol  # mteb takes seconds, and scores alone need it
 
     tasks = {result.task: result for result in results}
     if len(tasks) > 1:
         raise ListconError(
-            f"{path} is a TREC run of one task, and the folders beside it hold {len(tasks)} ({', '.join(tasks)}): "
+            f"{name} is a TREC run of one task, and the folders beside it hold {len(tasks)} ({', '.join(tasks)}): "
             "give folders of that one task's runs"
         )
     result = next(iter(tasks.values()), None)
     own = result.file(TREC_QRELS) if result else None
-    beside = path.with_name(TREC_QRELS)
-    judgements = given or (beside if beside.is_file() else own)
+    beside = scores.with_name(TREC_QRELS) if given is None and isinstance(scores, Path) else None
+    judgements = beside if beside is not None and beside.is_file() else own if given is None else given
     if judgements is None:
-        raise ListconError(f"{path}: a TREC run needs judgements: give them with --qrels FILE")
+        raise ListconError(f"{name}: a TREC run needs judgements: give them with --qrels FILE")
+    source = str(judgements) if isinstance(judgements, Path) else "qrels"
     qrels = {query_id: row for query_id, row in read_qrels(judgements).items() if row}
     if not qrels:
-        raise ListconError(f"{judgements} has no judgements; expected lines `query 0 document relevance`")
-    run = read_trec_run(path, qrels)
-    if own is not None and own != judgements:
-        _check_judgements(qrels, judgements, read_qrels(own), own)
+        raise ListconError(f"{source} has no judgements; expected lines `query 0 document relevance`")
+    run = read_trec_run(scores, qrels)
+    if own is not None and not (isinstance(judgements, Path) and judgements == own):
+        _check_judgements(qrels, source, read_qrels(own), own)
     # A query without a line has no candidates, and a document without one is not retrieved, as in trec_eval.
     lacking = [query_id for query_id in qrels if query_id not in run]
     if len(lacking) == len(qrels):
         raise ListconError(
-            f"{path} has none of the {len(qrels)} queries that {judgements} judges, such as {lacking[0]!r}; its own "
+            f"{name} has none of the {len(qrels)} queries that {source} judges, such as {lacking[0]!r}; its own "
             f"are such as {next(iter(run), 'none')!r}"
         )
     ordered = {
-        query_id: dict(zip(scores, ranked_list(list(scores.values())).scores, strict=True))
-        for query_id, scores in ({**run, **{lacked: {} for lacked in lacking}}).items()
+        query_id: dict(zip(row, ranked_list(list(row.values())).scores, strict=True))
+        for query_id, row in ({**run, **{lacked: {} for lacked in lacking}}).items()
     }
     try:
         per_query = mteb_protocol.evaluate(qrels, ordered, result.main_score if result else None).per_query
     except ListconError as error:
-        raise ListconError(f"{path} with the judgements of {judgements}: {error}") from error
-    notes: tuple[str, ...] = ()
-    if lacking:
-        notes = (f"{path.name} lacks {len(lacking)} of the {len(qrels)} judged queries: they count 0",)
+        raise ListconError(f"{name} with the judgements of {source}: {error}") from error
+    shown = scores.name if isinstance(scores, Path) else name
+    content = f"sha256-{key_of(qrels)[:12]}"
+    task = result.task if result else judgements.stem if isinstance(judgements, Path) else source
+    versions = env.package_versions()
     return TaskRun(
-        task=result.task if result else judgements.stem,
-        data_revision=None if result else f"qrels-sha256-{key_of(qrels)[:12]}",
-        signature=_trec_signature(path, judgements, result.task if result else judgements.stem),
+        task=task,
+        data_revision=None if result else f"qrels-{content}",
+        signature=Signature(
+            task=task,
+            data_revision=f"qrels-{short_hash(judgements) if isinstance(judgements, Path) else content}",
+            model=f"TREC run {shown}" if isinstance(scores, Path) else shown,
+            model_revision=short_hash(scores) if isinstance(scores, Path) else f"sha256-{key_of(run)[:12]}",
+            settings={"mode": POINTWISE},
+            ties=env.TIES,
+            versions={package: versions[package] for package in env.MEASURING_PACKAGES},
+            device="none",
+        ),
         values={
-            f"mteb:{name}": {query_id: row[name] for query_id, row in per_query.items()}
-            for name in next(iter(per_query.values()))
+            f"mteb:{metric}": {query_id: row[metric] for query_id, row in per_query.items()}
+            for metric in next(iter(per_query.values()))
         },
         load_rankings=lambda: {
             query_id: _trec_ranking(query_id, ordered[query_id], qrels[query_id]) for query_id in qrels
         },
-        notes=notes,
-    )
-
-
-def _trec_signature(path: Path, judgements: Path, task: str) -> Signature:
-    versions = env.package_versions()
-    return Signature(
-        task=task,
-        data_revision=f"qrels-{short_hash(judgements)}",
-        model=f"TREC run {path.name}",
-        model_revision=short_hash(path),
-        settings={"mode": POINTWISE},
-        ties=env.TIES,
-        versions={name: versions[name] for name in env.MEASURING_PACKAGES},
-        device="none",
+        notes=(f"{shown} lacks {len(lacking)} of the {len(qrels)} judged queries: they count 0",) if lacking else (),
     )
 
 
@@ -212,7 +241,7 @@ def _trec_ranking(query_id: str, scores: Mapping[str, float], judged: Mapping[st
 
 
 def _check_judgements(
-    qrels: Mapping[str, Mapping[str, int]], path: Path, others: Mapping[str, Mapping[str, int]], other: Path
+    qrels: Mapping[str, Mapping[str, int]], path: str, others: Mapping[str, Mapping[str, int]], other: Path
 ) -> None:
     if qrels.keys() != others.keys():
         odd = sorted(qrels.keys() ^ others.keys())

@@ -1,6 +1,6 @@
 """Where candidate lists come from: the tasks of mteb, local copies of them, local data, the mini benchmark."""
 
-from listcon_eval.data.local import chosen_tasks, local_task, task_of_rows
+from listcon_eval.data.local import as_tasks, chosen_tasks, local_task, task_of_rows
 from listcon_eval.data.official import (
     CARD_TASKS,
     CardTask,
@@ -19,6 +19,7 @@ __all__ = [
     "CardTask",
     "FirstStage",
     "Task",
+    "as_tasks",
     "candidate_lists",
     "card_task",
     "check_texts",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from listcon_eval import mteb_compat
 from listcon_eval.data.layouts import RetrievalData, original_data, read_data
@@ -16,7 +17,11 @@ from listcon_eval.data.tasks import DEFAULT_SUBSET, LOCAL_SPLIT, Task, loaded_ta
 from listcon_eval.errors import ListconError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import pandas as pd
+
+    Lists: TypeAlias = str | Path | pd.DataFrame | Iterable[Mapping[Any, Any]]
 
 _NAME = re.compile(r"\w[\w.-]*")  # safe as a file name, as part of a dataset path, and in a table
 # mteb's shipped statistics count judgements of 0 as relevant in these two; today's mteb does not.
@@ -63,12 +68,34 @@ def local_task(
     return task
 
 
-def task_of_rows(rows: Iterable[Mapping[Any, Any]], name: str) -> Task:
+def as_tasks(tasks: Sequence[Task] | Mapping[str, Lists] | Path | str) -> Sequence[Task]:
+    """The tasks that the argument of `evaluate` stands for.
+
+    Args:
+        tasks: tasks; their names separated by commas; the path of local data; or name -> local data, which is a path
+            or what `task_of_rows` takes.
+
+    Raises:
+        ListconError: there is no task of a name, or the data cannot be used.
+    """
+    if isinstance(tasks, str):
+        return tasks_named(tasks)
+    if isinstance(tasks, Path):
+        return [local_task(tasks)]
+    if isinstance(tasks, Mapping):
+        return [
+            local_task(lists, name=name) if isinstance(lists, (str, Path)) else task_of_rows(lists, name)
+            for name, lists in tasks.items()
+        ]
+    return tasks
+
+
+def task_of_rows(rows: Iterable[Mapping[Any, Any]] | pd.DataFrame, name: str) -> Task:
     """A task of rows in memory; it comes back loaded.
 
     Args:
-        rows: mappings with `query`, `positive`, `negative` (lists of texts) and, optionally, `query_id`, such as
-            `frame.to_dict("records")` of a pandas DataFrame.
+        rows: mappings with `query`, `positive`, `negative` (lists of texts) and, optionally, `query_id`; or a
+            DataFrame with these columns.
         name: the task's name.
 
     Raises:
@@ -76,9 +103,10 @@ def task_of_rows(rows: Iterable[Mapping[Any, Any]], name: str) -> Task:
             on the data.
     """
     free = _free_name(name)
+    records = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
     located = (
         Row(f"{name}, row {number}", {str(column): _as_list(value) for column, value in row.items()})
-        for number, row in enumerate(rows, start=1)
+        for number, row in enumerate(records, start=1)
     )
     data = original_data(located, LOCAL_SPLIT)
     if not data.queries:

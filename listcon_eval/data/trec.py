@@ -7,12 +7,17 @@ import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, unquote
 
 from listcon_eval.data.rows import parse_json, shown, text_lines, whole_number
 from listcon_eval.errors import ListconError
 from listcon_eval.files import sha256_of_file, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    IdTable: TypeAlias = Mapping[str, Mapping[str, float]] | pd.DataFrame
 
 KnownIds = Mapping[str, Collection[str]]
 """The ids of a task: query id -> document ids."""
@@ -36,14 +41,15 @@ class _Entry(NamedTuple):
     is_escaped: bool
 
 
-def read_trec_run(path: Path, known: KnownIds | None = None) -> dict[str, dict[str, float]]:
+def read_trec_run(path: "Path | IdTable", known: KnownIds | None = None) -> dict[str, dict[str, float]]:
     """Read a run: query id -> document id -> score.
 
     Ranks are not read: trec_eval and pytrec_eval rank by score, and so does everything here. `has_only_ranks` tells
     whether that matters.
 
     Args:
-        path: lines `query Q0 document rank score tag`, or a JSON object {query id: {document id: score}}.
+        path: lines `query Q0 document rank score tag`, or a JSON object {query id: {document id: score}}; such an
+            object in memory, or a DataFrame with columns `query_id`, `doc_id`, `score`.
         known: the ids of the task. An id of a TREC line is percent-decoded, unless only its raw form is known.
 
     Raises:
@@ -56,12 +62,13 @@ def read_trec_run(path: Path, known: KnownIds | None = None) -> dict[str, dict[s
     return run
 
 
-def read_qrels(path: Path, known: KnownIds | None = None) -> dict[str, dict[str, int]]:
+def read_qrels(path: "Path | IdTable", known: KnownIds | None = None) -> dict[str, dict[str, int]]:
     """Read judgements: query id -> document id -> relevance (above 0 is relevant).
 
     Args:
         path: lines `query 0 document relevance`; a JSON object {query id: {document id: relevance}}; or a TSV file with
-            the header `query-id corpus-id score`.
+            the header `query-id corpus-id score`; such an object in memory, or a DataFrame with columns `query_id`,
+            `doc_id`, `relevance`.
         known: as in `read_trec_run`.
 
     Raises:
@@ -79,7 +86,7 @@ def read_qrels(path: Path, known: KnownIds | None = None) -> dict[str, dict[str,
 def run_of_table(location: str, table: object) -> dict[str, dict[str, float]]:
     """The run in an object {query id: {document id: score}} that JSON was read into; errors as in `read_trec_run`."""
     run: dict[str, dict[str, float]] = {}
-    for entry in _table_entries(location, table):
+    for entry in _nested_entries(location, table):
         _put(run, entry, None, _finite(entry))
     return run
 
@@ -126,7 +133,9 @@ def write_trec_qrels(path: Path, qrels: Mapping[str, Mapping[str, int]]) -> Path
     return write_text(path, "".join(lines))
 
 
-def _run_entries(path: Path) -> list[_Entry]:
+def _run_entries(path: "Path | IdTable") -> list[_Entry]:
+    if not isinstance(path, Path):
+        return _memory_entries(path, "score")
     lines = list(text_lines(path))
     found = _json_entries(path, lines)
     if found is not None:
@@ -137,7 +146,9 @@ def _run_entries(path: Path) -> list[_Entry]:
     ]
 
 
-def _qrels_entries(path: Path) -> list[_Entry]:
+def _qrels_entries(path: "Path | IdTable") -> list[_Entry]:
+    if not isinstance(path, Path):
+        return _memory_entries(path, "relevance")
     lines = list(text_lines(path))
     found = _json_entries(path, lines)
     if found is not None:
@@ -151,6 +162,26 @@ def _qrels_entries(path: Path) -> list[_Entry]:
         _Entry(location, query_id, doc_id, relevance, None, is_escaped=True)
         for location, (query_id, _, doc_id, relevance) in _words(lines, _QRELS_LINE)
     ]
+
+
+def _memory_entries(table: "IdTable", column: str) -> list[_Entry]:
+    if isinstance(table, Mapping):
+        return _nested_entries(f"{column}s in memory", table)
+    columns = ["query_id", "doc_id", column]
+    if missing := [name for name in columns if name not in table]:
+        raise ListconError(
+            f"a table of {column}s has no column {missing[0]}: expected {', '.join(columns)}; it has "
+            f"{', '.join(map(str, table.columns))}"
+        )
+    return [
+        _entry(f"{column}s of query {query_id}", query_id, doc_id, value)
+        for query_id, doc_id, value in table[columns].itertuples(index=False)
+    ]
+
+
+def _entry(location: str, query_id: object, doc_id: object, value: Any) -> _Entry:  # noqa: ANN401 - a number, if right
+    number = value.item() if hasattr(value, "item") else value  # numpy's numbers
+    return _Entry(location, str(query_id), str(doc_id), number, None, is_escaped=False)
 
 
 def _words(
@@ -173,16 +204,16 @@ def _json_entries(path: Path, lines: list[tuple[str, str]]) -> list[_Entry] | No
         if ".json" in path.suffixes:
             raise
         return None  # an id may start with a brace
-    return _table_entries(str(path), table)
+    return _nested_entries(str(path), table)
 
 
-def _table_entries(location: str, table: object) -> list[_Entry]:
+def _nested_entries(location: str, table: object) -> list[_Entry]:
     entries = []
-    for query_id, row in (table if isinstance(table, dict) else {location: table}).items():
+    for query_id, row in (table if isinstance(table, Mapping) else {location: table}).items():
         where = f"{location}, query {query_id!r}"
-        if not isinstance(row, dict):
+        if not isinstance(row, Mapping):
             raise ListconError(f"{where}: {shown(row)}; expected {{document id: number}}")
-        entries += [_Entry(where, query_id, doc_id, value, None, is_escaped=False) for doc_id, value in row.items()]
+        entries += [_entry(where, query_id, doc_id, value) for doc_id, value in row.items()]
     return entries
 
 

@@ -7,13 +7,21 @@ from listcon_eval.results.records import (
     Result,
     Signature,
 )
-from listcon_eval.results.store import load_results, read_per_query, read_provenance, read_rankings, results_folder
+from listcon_eval.results.store import (
+    Results,
+    load_results,
+    read_per_query,
+    read_provenance,
+    read_rankings,
+    results_folder,
+)
 
 __all__ = [
     "Provenance",
     "QueryRow",
     "RankedQuery",
     "Result",
+    "Results",
     "Signature",
     "load_results",
     "read_per_query",

@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from listcon_eval.errors import ListconError
 from listcon_eval.files import remove_leftovers, restore_swapped, sha256_of_file, swapped_folder, write_json
@@ -40,6 +40,9 @@ from listcon_eval.results.records import (
     read_record,
     read_rows,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +121,50 @@ def load_result(folder: Path, task: str) -> Result:
     return read_record(Result, folder / task / METRICS, folder=folder)
 
 
-def load_results(path: str | Path) -> list[Result]:
+class Results(list[Result]):
+    """Results, as a list of typed records and as DataFrames. All metrics are from 0 to 1."""
+
+    def frame(self) -> "pd.DataFrame":
+        """A row a result: what was measured, and a column a mean, such as `cmteb:map` and `mteb:ndcg_at_10`."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    **_identity(result),
+                    "model": result.model,
+                    "model_revision": result.model_revision,
+                    "queries": result.queries,
+                    **{f"cmteb:{name}": value for name, value in result.cmteb.items()},
+                    **{f"mteb:{name}": value for name, value in result.mteb.items()},
+                }
+                for result in self
+            ]
+        )
+
+    def per_query(self) -> "pd.DataFrame":
+        """A row a result and query, a column a metric; NaN in the `cmteb` columns of a query that it drops.
+
+        Raises:
+            ListconError: as `read_per_query`.
+        """
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        for result in self:
+            values = read_per_query(result)
+            rows += [
+                {**_identity(result), "query_id": query_id, **{name: own.get(query_id) for name, own in values.items()}}
+                for query_id in dict.fromkeys(query_id for own in values.values() for query_id in own)
+            ]
+        return pd.DataFrame(rows)
+
+
+def _identity(result: Result) -> dict[str, Any]:
+    return {"task": result.task, "system": result.system, "mode": result.mode, "dtype": result.dtype}
+
+
+def load_results(path: str | Path) -> Results:
     """The results in a folder: a run's, an output folder's, or any folder above runs.
 
     Of several runs of one system, with the same settings, on the same data, the one that was finished last is taken; a
@@ -143,12 +189,12 @@ def load_results(path: str | Path) -> list[Result]:
     return kept
 
 
-def _newest(results: Sequence[Result]) -> list[Result]:
+def _newest(results: Sequence[Result]) -> Results:
     """Of the runs of one system on the same data, the one that was finished last."""
     newest: dict[tuple[object, ...], Result] = {}
     for result in sorted(results, key=lambda result: result.finished):
         newest[result.system_key, result.task, result.data_revision] = result
-    return [result for result in results if any(result is kept for kept in newest.values())]
+    return Results(result for result in results if any(result is kept for kept in newest.values()))
 
 
 def run_folders(root: Path) -> Iterator[tuple[Path, str]]:

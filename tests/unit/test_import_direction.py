@@ -30,11 +30,12 @@ FOREIGN = {"mteb", "pandas", "torch", "transformers", "typer", "rich"}
 # The libraries that each package may use; the foundation uses none, but for `mteb_compat` and `tables`.
 MAY_USE = {
     "mteb_compat": {"mteb"},
-    "data": {"mteb"},
+    "data": {"mteb", "pandas"},
     "model": {"torch", "transformers"},
     "inference": {"torch", "transformers"},
     "systems": {"mteb", "torch", "transformers"},
-    "results": {"torch"},
+    "results": {"pandas", "torch"},
+    "comparison": {"pandas"},
     "mteb_adapter": {"mteb"},
     "report": {"pandas"},
     "publish": {"mteb"},
