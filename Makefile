@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 
-.PHONY: setup demo test test-slow test-all lint gate gate-baseline gate-run clean
+.PHONY: setup demo test test-slow test-all lint gate gate-baseline gate-run docs docs-outputs wheel clean
 
 # One marker file a set-up: make does it again when what it was made from changes.
 setup: $(VENV)/.ready
@@ -52,6 +52,28 @@ gate-run: setup
 	rm -rf $(GATE)
 	$(BIN)/python tests/checkpoints.py $(GATE)/gate-checkpoint --gate
 	$(BIN)/listcon-eval run -m $(GATE)/gate-checkpoint --tasks mini --dtype float32 --device cpu --output $(GATE) --quiet
+
+# The documentation as a site in build/docs: a broken link, or any other warning, ends it.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/docs
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# Runs every command and example of the documentation, and writes what they print into it.
+docs-outputs: setup
+	$(BIN)/python scripts/docs_outputs.py
+
+# A wheel in dist/, tried in an environment of its own, outside this folder.
+TRIAL := build/wheel-trial
+wheel:
+	rm -rf build/lib dist $(TRIAL)
+	$(PYTHON) -m venv $(TRIAL)
+	$(TRIAL)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(TRIAL)/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd $(TRIAL) && bin/listcon-eval --version && bin/python -m listcon_eval doctor -m mini --tasks mini
+	cd $(TRIAL) && bin/listcon-eval run -m bm25 --tasks mini && bin/listcon-eval run -m mini --tasks MiniWeb
 
 lint: setup
 	$(BIN)/ruff check .

@@ -40,21 +40,32 @@ _REMEDY = "run the evaluation again"
 class Record(BaseModel):
     """A record of a file: immutable, without unknown fields, of strict types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Signature(Record):
     """Everything that has to be equal for two numbers to be comparable."""
 
     task: str
-    data_revision: str  # the revision of its data
-    limit: int | None = None  # of a trial, how many of the first queries it has
+    """The task's name."""
+    data_revision: str
+    """The revision of its data."""
+    limit: int | None = None
+    """Of a trial, how many of the first queries it has."""
     model: str
+    """The model's name, `org/name`."""
     model_revision: str
-    settings: dict[str, Setting]  # what it was run with, such as mode, dtype and max_length
-    ties: str  # how each protocol breaks ties
-    versions: dict[str, str]  # the versions of the packages that compute or measure, by name
-    device: str  # where the scores were computed
+    """The hub's commit, a hash of local files, a library's version or a seed."""
+    settings: dict[str, Setting]
+    """What it was run with, such as mode, dtype and max_length."""
+    ties: str
+    """How each protocol breaks ties."""
+    versions: dict[str, str]
+    """The versions of the packages that compute or measure, by name."""
+    device: str
+    """Where the scores were computed."""
 
     def __str__(self) -> str:
         fields = (
@@ -97,29 +108,45 @@ class FirstStageRecord(Record):
 class Result(Record):
     """The numbers of one system on one task: the content of `metrics.json`."""
 
-    folder: Path = Field(exclude=True)  # the run's folder; not part of the file
+    folder: Path = Field(exclude=True)
+    """The run's folder; not part of the file."""
     task: str
-    is_official: bool  # whether the data is the official data of the task of that name
-    kind: str  # the kind of system that was measured
-    model: str  # the model's name, `org/name`
+    """The task's name."""
+    is_official: bool
+    """Whether the data is the official data of the task of that name."""
+    kind: str
+    """The kind of system that was measured."""
+    model: str
+    """The model's name, `org/name`."""
     model_revision: str
-    data_revision: str  # the revision of the data
-    settings: dict[str, Setting]  # what it was run with, such as mode, dtype and max_length
-    queries: int = Field(ge=1)  # how many queries the task has
-    # how many of them `cmteb` leaves out, because they have no positive or no negative candidate
+    """The hub's commit, a hash of local files, a library's version or a seed."""
+    data_revision: str
+    """The revision of the data."""
+    settings: dict[str, Setting]
+    """What it was run with, such as mode, dtype and max_length."""
+    queries: int = Field(ge=1)
+    """How many queries the task has."""
     dropped: int = Field(ge=0)
-    # the means by metric, 0 to 1; empty where the protocol is not defined: for scores that came without candidate order
-    # and texts, for the reranking of a first stage, and where no query has a relevant and another candidate
+    """How many of them `cmteb` leaves out, because they have no positive or no negative candidate."""
     cmteb: dict[str, float]
-    mteb: dict[str, float]  # the means by metric, 0 to 1
-    main_score: str  # the task's main score: a metric of `mteb` or of `task_scores`
-    task_scores: dict[str, float] = {}  # the main score of a task that has one of its own, such as p-MRR, -1 to 1
-    max_relevance: int = 1  # the highest judgement; 1 and above is relevant
-    first_stage: FirstStageRecord | None = None  # where the candidates come from, if they are not part of the data
-    # metric of `cmteb` -> the lowest and highest mean that any order of tied candidates gives
+    """The means by metric, 0 to 1; empty where the protocol is not defined: for scores that came without candidate
+    order and texts, for the reranking of a first stage, and where no query has a relevant and another candidate."""
+    mteb: dict[str, float]
+    """The means by metric, 0 to 1."""
+    main_score: str
+    """The task's main score: a metric of `mteb` or of `task_scores`."""
+    task_scores: dict[str, float] = {}
+    """The main score of a task that has one of its own, such as p-MRR, -1 to 1."""
+    max_relevance: int = 1
+    """The highest judgement; 1 and above is relevant."""
+    first_stage: FirstStageRecord | None = None
+    """Where the candidates come from, if they are not part of the data."""
     ranges: dict[str, tuple[float, float]]
-    signature: Signature  # what the numbers depend on
-    finished: datetime  # when the run was finished
+    """Metric of `cmteb` -> the lowest and highest mean that any order of tied candidates gives."""
+    signature: Signature
+    """What the numbers depend on."""
+    finished: datetime
+    """When the run was finished."""
 
     @field_validator("settings")
     @classmethod
@@ -183,22 +210,34 @@ class QueryRow(Record):
     """The metrics of one query: a line of `per_query.jsonl`."""
 
     query_id: str
-    candidates: int  # how many candidates it has
-    relevant: int  # how many of them are relevant
-    cmteb: dict[str, float] | None  # metric -> value; None for a query that the protocol drops
-    mteb: dict[str, float]  # metric -> value
+    """The query's id."""
+    candidates: int
+    """How many candidates it has."""
+    relevant: int
+    """How many of them are relevant."""
+    cmteb: dict[str, float] | None
+    """Metric -> value; null for a query that the protocol drops."""
+    mteb: dict[str, float]
+    """Metric -> value."""
 
 
 class RankedQuery(Record):
     """One query with its ranked candidates: a line of `run.jsonl`. P candidates in candidate order."""
 
     query_id: str
-    query: str | None  # its text; None where only ids are known
-    doc_ids: tuple[str, ...]  # P document ids
-    scores: tuple[float | None, ...]  # P final scores; higher ranks first, None for a candidate that was not retrieved
-    rounds: tuple[int, ...]  # P numbers of the rounds the candidates left in
-    relevance: tuple[int, ...]  # P judgements; above 0 is relevant
-    cmteb_relevant: tuple[bool, ...]  # P labels of the cmteb protocol
+    """The query's id."""
+    query: str | None
+    """Its text; null where only ids are known."""
+    doc_ids: tuple[str, ...]
+    """The P candidates' document ids, in candidate order."""
+    scores: tuple[float | None, ...]
+    """P final scores; higher ranks first, null for a candidate that was not retrieved."""
+    rounds: tuple[int, ...]
+    """P numbers of the rounds that the candidates left in; 0 but in iterative inference."""
+    relevance: tuple[int, ...]
+    """P judgements; above 0 is relevant."""
+    cmteb_relevant: tuple[bool, ...]
+    """P labels of the cmteb protocol."""
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
@@ -216,49 +255,73 @@ class RankedQuery(Record):
 class ModelRecord(BaseModel):
     """The measured system, in a provenance; a kind may say more of it."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
     kind: str
+    """The kind of system."""
     name: str
+    """Its name, `org/name`."""
     revision: str
+    """The hub's commit, a hash of local files, a library's version or a seed."""
 
 
 class DataRecord(Record):
     """The data, in a provenance; the attributes are those of `data.Task`: of the whole task, where a trial was run."""
 
     task: str
+    """The task's name; an official one only when the data is the official data."""
     subset: str
+    """The subset, by mteb's name."""
     split: str
+    """The evaluated split."""
     revision: str
+    """The dataset's hub revision, or the hash of the content of local data."""
     content: str | None
+    """The hash of the content of local data; null for data from the hub."""
     source: str
+    """`hub`, `local`, `local copy of official data` or `packaged`."""
     location: str
+    """The dataset's hub id, or the path as it was given."""
     is_official: bool
+    """Whether it is the official data of the task of that name."""
 
 
 class Provenance(Record):
     """Where a result comes from: the content of `provenance.json`."""
 
-    signature: Signature  # what the numbers depend on
-    finished: datetime  # when the run was finished
+    signature: Signature
+    """What the numbers depend on."""
+    finished: datetime
+    """When the run was finished."""
     model: ModelRecord
+    """What was measured."""
     data: DataRecord
-    settings: dict[str, Setting]  # what it was run with
-    ties: dict[str, str]  # protocol -> how it breaks ties, in words
-    observed: dict[str, Any]  # what was seen while ranking, such as the share of truncated texts
-    versions: dict[str, str]  # the versions of Python and of all packages that matter
-    device: str  # where the scores were computed
-    # commit and state of the checkout that this package ran from; None for an installed copy
+    """What it was measured on."""
+    settings: dict[str, Setting]
+    """What it was run with."""
+    ties: dict[str, str]
+    """Protocol -> how it breaks ties, in words."""
+    observed: dict[str, Any]
+    """What was seen while ranking, such as the share of truncated texts."""
+    versions: dict[str, str]
+    """The versions of Python and of all packages that matter."""
+    device: str
+    """Where the scores were computed."""
     git: dict[str, Any] | None
-    resumed_chunks: int  # how many chunks of an interrupted run were reused
-    seconds: dict[str, float]  # phase -> seconds
+    """Commit and state of the checkout that this package ran from; null for an installed copy."""
+    resumed_chunks: int
+    """How many chunks of an interrupted run were reused."""
+    seconds: dict[str, float]
+    """Phase -> seconds."""
 
 
 class Manifest(Record):
     """The run's key and the SHA-256 of each of its files, by their path in the run's folder."""
 
     key: str
+    """The hash of everything that changes a number."""
     sha256: dict[str, str]
+    """The SHA-256 of each file, by its path in the run's folder."""
 
 
 def read_record(record: type[R], path: Path, *, remedy: str = _REMEDY, **more: object) -> R:
