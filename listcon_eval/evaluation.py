@@ -94,9 +94,9 @@ def evaluate(
     Args:
         model: a model's folder or hub id, a TREC run file, the name of a baseline; what `resolve_model` made of one; or
             a loaded system, such as one of a class of your own.
-        tasks: names of tasks separated by commas; the path of local data; name -> local data, which is a path, a
-            DataFrame or rows with `query`, `positive`, `negative` (lists of texts) and, optionally, `query_id`; or
-            tasks.
+        tasks: names of tasks separated by commas; a file, or the `Path` of a folder, with local data; name -> local
+            data, which is a path, a DataFrame or rows with `query`, `positive`, `negative` (lists of texts) and,
+            optionally, `query_id`; or tasks.
         modes: the inference modes, which share one encoding of a task's texts; all that the system has when None.
         output: the folder for results: one named `results`, or the one to make it in.
         options: how the model is loaded; None for a loaded system.

@@ -173,7 +173,7 @@ def result_fields() -> str:
         parts.append(f"## {file}")
         for record in own:
             if record is not own[0]:
-                parts.append(f"### `{record.__name__}`: {' '.join((record.__doc__ or '').split())}")
+                parts += [f"### {record.__name__}", " ".join((record.__doc__ or "").split())]
             rows = [
                 f"| `{name}` | {_type_name(field.annotation)} | {' '.join((field.description or '').split())} |"
                 for name, field in record.model_fields.items()

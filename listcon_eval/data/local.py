@@ -72,16 +72,16 @@ def as_tasks(tasks: Sequence[Task] | Mapping[str, Lists] | Path | str) -> Sequen
     """The tasks that the argument of `evaluate` stands for.
 
     Args:
-        tasks: tasks; their names separated by commas; the path of local data; or name -> local data, which is a path
-            or what `task_of_rows` takes.
+        tasks: tasks; their names separated by commas; a file, or the `Path` of a folder, with local data; or name ->
+            local data, which is a path or what `task_of_rows` takes.
 
     Raises:
         ListconError: there is no task of a name, or the data cannot be used.
     """
+    if isinstance(tasks, Path) or (isinstance(tasks, str) and Path(tasks).is_file()):
+        return [local_task(tasks)]
     if isinstance(tasks, str):
         return tasks_named(tasks)
-    if isinstance(tasks, Path):
-        return [local_task(tasks)]
     if isinstance(tasks, Mapping):
         return [
             local_task(lists, name=name) if isinstance(lists, (str, Path)) else task_of_rows(lists, name)

@@ -34,8 +34,8 @@ def test_every_public_name_can_be_imported() -> None:
 def test_lists_are_the_same_data_as_rows_a_frame_or_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
-    given: list[Any] = [{"mine": ROWS}, {"mine": pd.DataFrame(ROWS)}, {"mine": str(path)}, path]
-    found = [evaluate("bm25", tasks, output=tmp_path / str(place)).results[0] for place, tasks in enumerate(given)]
+    given: list[Any] = [{"mine": ROWS}, {"mine": pd.DataFrame(ROWS)}, {"mine": str(path)}, path, str(path)]
+    found = [evaluate("bm25", own, output=tmp_path / str(place)).results[0] for place, own in enumerate(given)]
     assert {result.task for result in found} == {"mine"}
     assert len({result.data_revision for result in found}) == 1
     assert len({json.dumps([result.cmteb, result.mteb]) for result in found}) == 1
