@@ -159,9 +159,9 @@ def evaluate(
                     evaluation.results.append(_measure_and_write(run, own, ranking, phases, cache))
         share.finish_task()
         if task.first_stage is not None and not isinstance(system, (FirstStageSystem, Oracle)):
+            announce(f"{task.name}: the first stage's own order, and the oracle's")
             for baseline in (FirstStageSystem(task.first_stage), Oracle()):
-                beside = evaluate(baseline, [task], output=output, fresh=fresh, announce=announce)
-                evaluation.results.extend(beside.results)
+                evaluation.results.extend(evaluate(baseline, [task], output=output, fresh=fresh).results)
     return evaluation
 
 
@@ -376,6 +376,8 @@ def _provenance_of(run: _Run, result: Result, ranking: Ranking, phases: Phases, 
             source=task.source,
             location=task.location,
             is_official=task.is_official,
+            license=task.mteb_task.metadata.license,
+            citation=task.mteb_task.metadata.bibtex_citation,
         ),
         settings=result.settings,
         ties=env.TIE_RULES,

@@ -31,7 +31,7 @@ def report(
             "--before",
             help="The first stage: one of the runs, by its name or a part of it, or `data` for the data's candidate "
             "order.",
-            show_default="a BM25 run if there is one, else data",
+            show_default="the run of the first stage or of BM25 if there is one, else data",
         ),
     ] = None,
     queries: Annotated[

@@ -149,7 +149,10 @@ def _evaluate_and_print(
     spec = resolve_model(model, kind, revision)
     chosen = chosen_tasks(tasks, data, for_first_stage=rerank is not None)
     if rerank is not None:
-        chosen = [with_first_stage(task, rerank, top_k) for task in chosen]
+        for place, task in enumerate(chosen):
+            if not quiet:
+                note(f"{task.name}: reading the first stage {rerank}")
+            chosen[place] = with_first_stage(task, rerank, top_k)
     with progress_shown(quiet) as progress:
         evaluation = evaluate(
             spec,

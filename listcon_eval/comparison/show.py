@@ -119,8 +119,9 @@ def read_texts(
 def _task(source: DataRecord) -> Task:
     if source.source == "hub":
         return official_task(source.task)
-    if source.source == "first stage":  # whose data is that of the whole retrieval task
-        return official_task(source.task.rpartition("[")[0])
+    if source.source == "first stage":  # whose data is that of the whole task
+        whole = source.task.rpartition("[")[0]
+        return mini_task(whole) if whole in MINI else official_task(whole)
     if source.source == "packaged" and source.task in MINI:
         return mini_task(source.task)
     return _local(source, Path(source.location))

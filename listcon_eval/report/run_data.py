@@ -149,7 +149,7 @@ def task_results(
     Args:
         systems: the systems with their runs.
         before: the first stage: a system, by its label or a part of it, or "data" for the candidate order. By default
-            a BM25 run if there is one, else the candidate order.
+            a run of the first stage or of BM25 if there is one, else the candidate order.
         data: task -> data to read texts from; the key None is for a report of one task.
         progress: called with the number of runs read, and of all.
 

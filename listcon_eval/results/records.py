@@ -284,6 +284,10 @@ class DataRecord(Record):
     """The dataset's hub id, or the path as it was given."""
     is_official: bool
     """Whether it is the official data of the task of that name."""
+    license: str | None
+    """The data's licence, as mteb has it."""
+    citation: str | None
+    """What to cite for it, in BibTeX, as mteb has it."""
 
 
 class Provenance(Record):

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalDatasetLoader
 
-from listcon_eval.data import local_task
+from listcon_eval.data import chosen_tasks, local_task
 from listcon_eval.errors import ListconError
 
 Part = list[dict[str, Any]]
@@ -187,3 +187,32 @@ def test_a_readme_that_does_not_fit(tmp_path: Path, old: str, new: str, message:
     assert old in README
     (tmp_path / "README.md").write_text(README.replace(old, new), encoding="utf-8")
     assert message in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (["你好", "月亮"], "你好; 月亮"),
+        ([{"role": "user", "content": "你好"}, {"role": "system", "content": "月亮"}], "user: 你好; system: 月亮"),
+    ],
+)
+def test_conversations_and_instructions_are_read_as_mteb_reads_them(tmp_path: Path, text: object, shown: str) -> None:
+    parts = {**PARTS, "queries": [{"_id": "q1", "text": "月亮"}]}
+    parts["instruction"] = [{"query-id": "q1", "instruction": "只要圆的"}]
+    for subset, own in (("zh", parts), ("talk", {**PARTS, "queries": [{"_id": "q1", "text": text}]})):
+        for name, rows in own.items():
+            write(tmp_path / f"{subset}-{name}.jsonl", rows)
+    (asked,) = local_task(tmp_path, subset="zh").candidate_lists()
+    assert asked.query == "月亮 只要圆的"
+    (task,) = chosen_tasks(None, [f"talk={tmp_path}[talk]"])
+    assert task.candidate_lists()[0].query == shown
+    assert not task.has_instructions
+    assert local_task(tmp_path, subset="zh").has_instructions
+
+
+@pytest.mark.parametrize("text", [[], [1], ["a", {"role": "user", "content": "b"}], [{"role": "user"}], {"a": "b"}])
+def test_what_is_neither_a_text_nor_a_conversation_is_refused(tmp_path: Path, text: object) -> None:
+    for name, rows in {**PARTS, "queries": [{"_id": "q1", "text": text}]}.items():
+        write(tmp_path / f"{name}.jsonl", rows)
+    with pytest.raises(ListconError, match=r"queries.jsonl, line 1: text is .* expected a text"):
+        local_task(tmp_path)

@@ -83,7 +83,7 @@ def test_a_subset_of_a_multilingual_task_in_both_modes(hub: Path, tmp_path: Path
         assert (result.is_official, result.main_score, result.max_relevance) == (True, "ndcg_at_10", 1)
         assert read_per_query(result)["cmteb:map"]
         data = read_provenance(result).data
-        assert (data.subset, data.split, data.source) == ("zh", "dev", "hub")
+        assert (data.subset, data.split, data.source, data.license) == ("zh", "dev", "hub", "cc-by-sa-4.0")
         check_as_mteb(result, by_mteb(system, result.mode, snapshot, "MIRACLReranking", "zh"))
     assert [r.folder for r in evaluate(system, "MIRACLReranking[zh]", output=tmp_path).results] == [
         result.folder for result in results
