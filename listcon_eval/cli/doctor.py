@@ -7,7 +7,7 @@ from typing import NamedTuple
 from listcon_eval.cli import options
 from listcon_eval.cli.console import echo, handle_errors, set_up_logging
 from listcon_eval.data import Task, chosen_tasks
-from listcon_eval.errors import CheckFailedError, ListconError
+from listcon_eval.errors import CheckFailedError, ListconError, count_of
 from listcon_eval.records import DTypeOption
 
 
@@ -123,4 +123,5 @@ def _data(task: Task) -> str:
     task.load()
     lists = task.candidate_lists()
     sizes = [len(row.passages) for row in lists]
-    return f"{len(lists)} queries, {sum(sizes)} candidates ({min(sizes)} to {max(sizes)} per query), {task.source}"
+    numbers = f"{count_of(len(lists), 'query')}, {count_of(sum(sizes), 'candidate')}"
+    return f"{numbers} ({min(sizes)} to {max(sizes)} per query), {task.source}"

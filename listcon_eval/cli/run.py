@@ -8,7 +8,7 @@ import typer
 
 from listcon_eval.cli import options
 from listcon_eval.cli.console import echo, echo_json, handle_errors, note, progress_shown, resumable, set_up_logging
-from listcon_eval.errors import CheckFailedError
+from listcon_eval.errors import CheckFailedError, count_of
 from listcon_eval.records import Mode
 from listcon_eval.results import Result
 from listcon_eval.systems.base import LoadOptions
@@ -175,9 +175,9 @@ def _evaluate_and_print(
         _print_tables(evaluation.results)
     if evaluation.failures:
         failed = sum(map(len, evaluation.failures.values()))
-        first = [f"{folder}: {next(iter(found.values()))}" for folder, found in evaluation.failures.items()]
+        first = "\n".join(f"{folder}: {next(iter(found.values()))}" for folder, found in evaluation.failures.items())
         raise CheckFailedError(
-            f"{failed} queries failed, so these runs have no metrics (first failure of each):\n" + "\n".join(first)
+            f"{count_of(failed, 'query')} failed, so these runs have no metrics (first failure of each):\n{first}"
         )
 
 

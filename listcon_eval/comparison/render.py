@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from listcon_eval.comparison.statistics import Interval, WinCount
+from listcon_eval.errors import count_of
 from listcon_eval.metrics import Measure
 from listcon_eval.results import Signature
 from listcon_eval.tables import Style, code, escaped, heading, shortened, table
@@ -146,7 +147,8 @@ def as_text(comparison: Comparison, style: Style = "terminal", *, width: int | N
     """
     parts = []
     for task in comparison.tasks:
-        parts += [heading(f"{task.task}, {task.queries} queries", style), means_table(comparison, task, style, width)]
+        title = f"{task.task}, {count_of(task.queries, 'query')}"
+        parts += [heading(title, style), means_table(comparison, task, style, width)]
         parts += [escaped(note, style) for note in task.notes]
         if task.pairs:
             parts += [heading(_about_tests(comparison, task), style), _pairs_table(comparison, task, style, width)]
@@ -188,8 +190,8 @@ def _latex_table(comparison: Comparison, task: TaskComparison) -> str:
         return f"$^{{{''.join(LETTERS[SUPERSCRIPTS.index(letter)] for letter in match[0])}}}$"
 
     caption = (
-        f"{task.task}, {task.queries} queries, percent. Superscripts: systems that a system is significantly better "
-        f"than ({_about_tests(comparison, task)})."
+        f"{task.task}, {count_of(task.queries, 'query')}, percent. Superscripts: systems that a system is "
+        f"significantly better than ({_about_tests(comparison, task)})."
     )
     lines = [f"% {LETTERS[place]}: {signature}" for place, signature in task.signatures.items()]
     lines += [r"\begin{table}", r"\centering", rf"\caption{{{escaped(caption, 'latex')}}}"]

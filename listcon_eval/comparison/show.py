@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from listcon_eval.data import MINI, Task, local_task, mini_task, official_task
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 from listcon_eval.ordering import ranked_places
 from listcon_eval.records import POINTWISE
 from listcon_eval.results import Result, Signature, read_per_query, read_provenance, read_rankings
@@ -151,7 +151,7 @@ def as_text(shown: ShownQuery, style: Style = "terminal", *, full: bool = False,
     headers = ["Rank", "Score", *(["Round"] if iterative else []), "Relevance", "cmteb label", "Document", "Text"]
     metrics = ", ".join(f"{measure} {100 * value:.2f}" for measure, value in shown.metrics.items())
     mode = "" if shown.mode == POINTWISE else f", {shown.mode} inference"
-    counted = f"{len(shown.passages)} of {shown.candidates} candidates{mode}; {metrics}"
+    counted = f"{len(shown.passages)} of {count_of(shown.candidates, 'candidate')}{mode}; {metrics}"
     parts = [
         escaped(f"Query {shown.query_id}: {shown.query}", style),
         escaped(counted, style),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from listcon_eval.data.trec import read_qrels, read_trec_run, short_hash
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 from listcon_eval.ordering import ranked_list, ranked_places
 from listcon_eval.records import POINTWISE
 from listcon_eval.results import RankedQuery, Result, Signature, load_results, read_per_query, read_rankings
@@ -188,7 +188,7 @@ def _scored_run(
     lacking = [query_id for query_id in qrels if query_id not in run]
     if len(lacking) == len(qrels):
         raise ListconError(
-            f"{name} has none of the {len(qrels)} queries that {source} judges, such as {lacking[0]!r}; its own "
+            f"{name} has no query that {source} judges, such as {lacking[0]!r}; its own "
             f"are such as {next(iter(run), 'none')!r}"
         )
     ordered = {
@@ -223,7 +223,11 @@ def _scored_run(
         load_rankings=lambda: {
             query_id: _trec_ranking(query_id, ordered[query_id], qrels[query_id]) for query_id in qrels
         },
-        notes=(f"{shown} lacks {len(lacking)} of the {len(qrels)} judged queries: they count 0",) if lacking else (),
+        notes=(
+            (f"{shown} lacks {count_of(len(lacking), 'judged query')} (of {len(qrels)}): each counts 0",)
+            if lacking
+            else ()
+        ),
     )
 
 

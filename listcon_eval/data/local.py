@@ -13,8 +13,16 @@ from listcon_eval import mteb_compat
 from listcon_eval.data.layouts import RetrievalData, original_data, read_data
 from listcon_eval.data.official import card_task, official_task, split_names, tasks_named
 from listcon_eval.data.rows import Row, stem_of
-from listcon_eval.data.tasks import DEFAULT_SUBSET, LOCAL_SPLIT, Task, loaded_task, no_progress_bars, set_data
-from listcon_eval.errors import ListconError
+from listcon_eval.data.tasks import (
+    DEFAULT_SUBSET,
+    LOCAL_SPLIT,
+    Task,
+    loaded_task,
+    mini_names,
+    no_progress_bars,
+    set_data,
+)
+from listcon_eval.errors import ListconError, count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +31,10 @@ if TYPE_CHECKING:
 
     Lists: TypeAlias = str | Path | pd.DataFrame | Iterable[Mapping[Any, Any]]
 
+_CLAIMS = (
+    "with --data, --tasks says of each data set, in order, which task of mteb it is a copy of; leave it out for other "
+    "data"
+)
 _NAME = re.compile(r"\w[\w.-]*")  # safe as a file name, as part of a dataset path, and in a table
 # mteb's shipped statistics count judgements of 0 as relevant in these two; today's mteb does not.
 _NOT_COMPARABLE = ("min_relevant_docs_per_query", "max_relevant_docs_per_query")
@@ -138,9 +150,10 @@ def chosen_tasks(names: str | None, data: Sequence[str] | None, *, for_first_sta
     claims = [] if names is None else split_names(names)
     if claims and len(claims) != len(data):
         raise ListconError(
-            f"--tasks names {len(claims)} tasks ({', '.join(claims)}) and --data gives {len(data)}: with --data, "
-            f"--tasks says of each data set, in order, which official task it is a copy of; leave it out for other data"
+            f"--tasks names {count_of(len(claims), 'task')} ({', '.join(claims)}), --data gives {len(data)}: {_CLAIMS}"
         )
+    if odd := [claim for claim in claims if mini_names(claim)]:
+        raise ListconError(f"--tasks {odd[0]} is the packaged data, and --data gives other data: {_CLAIMS}")
     tasks = []
     for place, given in enumerate(data):
         name, separator, path = given.partition("=")
@@ -166,8 +179,8 @@ def _check_measurable(task: Task) -> None:
     if any(min(row.relevance, default=0) <= 0 < max(row.relevance, default=0) for row in lists):
         return
     raise ListconError(
-        f"{task.location}: none of the {len(lists)} queries has both a positive and a negative candidate ({relevant} "
-        f"have a positive, {irrelevant} have a negative): nothing can be measured. Give at least one query with both."
+        f"{task.location}: no query (of {len(lists)}) has both a positive and a negative candidate (with a positive: "
+        f"{relevant}, with a negative: {irrelevant}): nothing can be measured. Give at least one query with both."
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, unquote
 
 from listcon_eval.data.rows import parse_json, shown, text_lines, whole_number
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 from listcon_eval.files import sha256_of_file, write_text
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _words(
     for location, line in lines:
         words = line.split(separator)
         if len(words) != len(shape.split()):
-            raise ListconError(f"{location} has {len(words)} columns ({line[:60]!r}); expected `{shape}`")
+            raise ListconError(f"{location} has {count_of(len(words), 'column')} ({line[:60]!r}); expected `{shape}`")
         yield location, words
 
 

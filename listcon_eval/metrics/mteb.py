@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from listcon_eval import mteb_compat
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 from listcon_eval.metrics.measure import Metrics
 from listcon_eval.records import NOT_RETRIEVED, CandidateList, RankedList
 
@@ -44,9 +44,9 @@ def evaluate(
     if not qrels:
         raise ListconError("No queries to evaluate: there are no relevance judgements.")
     if missing := [query_id for query_id in qrels if query_id not in run]:
-        raise ListconError(f"{len(missing)} judged queries are missing from the run, the first is {missing[0]!r}.")
+        raise ListconError(f"the run lacks {count_of(len(missing), 'judged query')}, the first is {missing[0]!r}.")
     if extra := [query_id for query_id in run if query_id not in qrels]:
-        raise ListconError(f"{len(extra)} queries of the run have no judgements, the first is {extra[0]!r}.")
+        raise ListconError(f"no judgements for {count_of(len(extra), 'query')} of the run, the first is {extra[0]!r}.")
     for query_id, scores in run.items():
         for doc_id, score in scores.items():
             if not math.isfinite(score):

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 from xml.etree import ElementTree
 
+from listcon_eval.errors import count_of
 from listcon_eval.regression.baseline import RunKey
 from listcon_eval.regression.check import ChangedQuery, MetricChange, Verdict
 from listcon_eval.tables import Style, code, escaped, heading, table
@@ -108,7 +109,7 @@ def _xml(text: str) -> str:
 
 def _summary(verdict: Verdict) -> str:
     held = f"{len(verdict.changes) - len(verdict.failed)} of {len(verdict.changes)} metrics hold"
-    return f"{held}; {len(verdict.not_comparable)} runs are not comparable" if verdict.not_comparable else held
+    return f"{held}; not comparable: {count_of(len(verdict.not_comparable), 'run')}" if verdict.not_comparable else held
 
 
 def _sentence(change: MetricChange) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from listcon_eval.data import CARD_TASKS
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 from listcon_eval.metrics import CARD_MAP, MAIN, Measure
 from listcon_eval.results import Result, Signature, load_results
 from listcon_eval.results.store import run_folders
@@ -307,8 +307,8 @@ def _notes(results: Sequence[Result], measure: Measure) -> Iterator[str]:
         who = ", ".join([result.system, *([] if result.shown_mode == "-" else [result.mode]), result.task])
         if result.dropped:
             yield (
-                f"{who}: {result.dropped} of {result.queries} queries do not count, because they have no relevant or "
-                "no other candidate"
+                f"{who}: not counted, for want of a relevant or another candidate: {result.dropped} of "
+                f"{count_of(result.queries, 'query')}"
             )
         if measure.name in result.ranges:
             low, high = result.ranges[measure.name]

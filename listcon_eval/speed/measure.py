@@ -240,7 +240,7 @@ def measure(
     profiled = subset if subset_places else workload.subset(workload.sample(1))
     sampled = lengths[np.concatenate(batches)]
     return Measurement(
-        workload=f"{workload.name}, {len(workload.queries)} queries, {workload.size} passages",
+        workload=f"{workload.name}, {workload.in_words}",
         model=model_name,
         machine=machine_name(device),
         versions={"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 
 _TOPIC = 300  # characters that one text draws from
 _SENTENCE = 12  # mean number of characters between two punctuation marks
@@ -92,6 +92,11 @@ class Workload:
     def size(self) -> int:
         """The number of passages in all lists."""
         return sum(map(len, self.passages))
+
+    @property
+    def in_words(self) -> str:
+        """Its size in words."""
+        return f"{count_of(len(self.queries), 'query')}, {count_of(self.size, 'passage')}"
 
     def distinct_texts(self) -> list[str]:
         """Every text that has to be encoded, once."""

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 from listcon_eval.files import sha256_of_folder, sha256_of_texts
 from listcon_eval.inference.devices import choose_device, resolve_dtype
 from listcon_eval.inference.memory import BatchBudget, Budgets, chunk_tokens
@@ -149,8 +149,8 @@ def check_weights(folder: Path, loaded: Sequence[LoadedNetwork], optional: tuple
             found = f" The files have others that do not fit, such as {unused[0]}." if unused else ""
             shown = ", ".join(needed[:4]) + (", ..." if len(needed) > 4 else "")
             raise ListconError(
-                f"the files in {folder} lack {len(needed)} weights of a {type(network).__name__}: {shown}. They would "
-                f"be random numbers, and so would the scores.{found} Give a model whose weights are complete"
+                f"the files in {folder} lack {count_of(len(needed), 'weight')} of a {type(network).__name__}: {shown}. "
+                f"They would be random numbers, and so would the scores.{found} Give a model whose weights are complete"
             )
         for name, weight in network.named_parameters():
             if weight.is_floating_point() and not torch.isfinite(weight).all():

@@ -94,7 +94,7 @@ def test_scores_in_memory_stand_beside_a_run_of_ours(tmp_path: Path) -> None:
         (pd.concat([table(GOOD, "score")] * 2), "document a comes a second time for query q1"),
         ({"q1": {"a": float("nan")}}, "scores in memory, query 'q1': the score is nan"),
         ({"q1": {"a": None}}, "expected a number"),
-        ({"other": {"a": 1.0}}, "has none of the 2 queries that qrels judges"),
+        ({"other": {"a": 1.0}}, "has no query that qrels judges"),
     ],
 )
 def test_scores_that_cannot_be_used_are_refused(scores: dict[str, dict[str, float]], reason: str) -> None:

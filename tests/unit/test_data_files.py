@@ -135,13 +135,14 @@ def test_a_query_without_candidates_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("emptied", "counts"), [("positive", "0 have a positive, 2 have a"), ("negative", "2 have a positive, 0 have a")]
+    ("emptied", "counts"),
+    [("positive", "a positive: 0, with a negative: 2"), ("negative", "a positive: 2, with a negative: 0")],
 )
 def test_data_on_which_nothing_can_be_measured_is_refused(tmp_path: Path, emptied: str, counts: str) -> None:
     rows = [{**row, emptied: []} for row in ROWS]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "none of the 2 queries has both a positive and a negative candidate" in refused(path)
+    assert "no query (of 2) has both a positive and a negative candidate" in refused(path)
     assert counts in refused(path)
     with pytest.raises(ListconError, match="nothing can be measured"):
         task_of_rows(rows, "mine")

@@ -339,7 +339,7 @@ def test_a_missing_head_is_not_made_up(writer: Writer, head: str, tmp_path: Path
     weights = load_file(folder / "model.safetensors")
     del weights[head]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ListconError, match=f"lack 1 weights of a .*: {head}"):
+    with pytest.raises(ListconError, match=f"lack 1 weight of a .*: {head}"):
         load(folder)
 
 

@@ -132,7 +132,7 @@ def test_dropped_queries_and_open_ranges_are_said_below_cmtebs_table() -> None:
     runs = [result("org/model", dropped=4, cmteb={"map": 0.5, "mrr_10": 0.6}, ranges={"mrr_10": (0.55, 0.7)})]
     (table,) = tables(*runs)
     assert table.notes == (
-        "model, iterative, own: 4 of 10 queries do not count, because they have no relevant or no other candidate",
+        "model, iterative, own: not counted, for want of a relevant or another candidate: 4 of 10 queries",
     )
     (table,) = tables(*runs, measure="cmteb:mrr_10")
     assert "any other order of them gives 55.00 to 70.00" in as_text(table)
