@@ -5,9 +5,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from pydantic import InstanceOf
 
 from listcon_eval import mteb_compat
+from listcon_eval.arguments import checked
 from listcon_eval.data import Task, as_tasks
 from listcon_eval.data.trec import write_trec_qrels, write_trec_run
 from listcon_eval.errors import ListconError
@@ -15,7 +18,7 @@ from listcon_eval.files import check_writable, write_json, write_text
 from listcon_eval.metrics import Metrics, cmteb
 from listcon_eval.metrics import mteb as mteb_protocol
 from listcon_eval.progress import PHASES, Phases, Progress, RunProgress, no_run_progress
-from listcon_eval.records import NOT_RETRIEVED, POINTWISE, CandidateList, Mode, RankedList
+from listcon_eval.records import NOT_RETRIEVED, POINTWISE, CandidateList, RankedList
 from listcon_eval.results import QueryRow, RankedQuery, Result, Results, Signature, results_folder
 from listcon_eval.results import environment as env
 from listcon_eval.results.chunk_cache import ChunkCache, run_lock
@@ -37,9 +40,6 @@ from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System,
 from listcon_eval.systems.baselines import Oracle
 from listcon_eval.systems.first_stage import FirstStageSystem
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
-
-if TYPE_CHECKING:
-    from listcon_eval.data.local import Lists
 
 _KEY_DIGITS = 8  # of a run's key in the name of its folder
 
@@ -73,13 +73,14 @@ class _Run(NamedTuple):
         return f"{self.task.name}, {how}"
 
 
+@checked
 def evaluate(
-    model: str | ModelSpec | System,
-    tasks: "Sequence[Task] | Mapping[str, Lists] | Path | str" = "official",
+    model: str | Path | InstanceOf[ModelSpec] | InstanceOf[System],
+    tasks: Sequence[InstanceOf[Task] | str] | Mapping[str, Any] | Path | str = "official",
     *,
-    modes: Sequence[Mode] | None = None,
+    modes: Sequence[str] | None = None,
     output: str | Path = "results",
-    options: LoadOptions | None = None,
+    options: InstanceOf[LoadOptions] | None = None,
     limit: int | None = None,
     fresh: bool = False,
     keep_going: bool = False,
@@ -94,9 +95,9 @@ def evaluate(
     Args:
         model: a model's folder or hub id, a TREC run file, the name of a baseline; what `resolve_model` made of one; or
             a loaded system, such as one of a class of your own.
-        tasks: names of tasks separated by commas; a file, or the `Path` of a folder, with local data; name -> local
-            data, which is a path, a DataFrame or rows with `query`, `positive`, `negative` (lists of texts) and,
-            optionally, `query_id`; or tasks.
+        tasks: tasks and names of tasks, or names separated by commas; a file, or the `Path` of a folder, with local
+            data; or name -> local data, which is a path, a DataFrame or rows with `query`, `positive`, `negative`
+            (lists of texts) and, optionally, `query_id`.
         modes: the inference modes, which share one encoding of a task's texts; all that the system has when None.
         output: the folder for results: one named `results`, or the one to make it in.
         options: how the model is loaded; None for a loaded system.
@@ -115,7 +116,7 @@ def evaluate(
     check_writable(output)
     if isinstance(model, System) and options is not None:
         raise ListconError(f"{model.name} is loaded already, and options for loading it were given: leave one out")
-    source = resolve_model(model) if isinstance(model, str) else model
+    source = resolve_model(model) if isinstance(model, str | Path) else model
     chosen = _modes(source, modes)
     loaded = as_tasks(tasks)
     measured = []
@@ -129,6 +130,9 @@ def evaluate(
     else:
         announce(f"loading the model {source.given}")
         system = load_system(source, options or LoadOptions())
+    for task, own in zip(measured, lists, strict=True):
+        if (failures := system.unrankable(own, task.name)) and not keep_going:
+            raise ListconError(next(iter(failures.values())))
     share = _Share([_weight(own) for own in lists], progress)
     evaluation = Evaluation(Results(), {})
     for task, own in zip(measured, lists, strict=True):
@@ -165,7 +169,7 @@ def evaluate(
     return evaluation
 
 
-def _modes(source: ModelSpec | System, modes: Sequence[Mode] | None) -> Sequence[str]:
+def _modes(source: ModelSpec | System, modes: Sequence[str] | None) -> Sequence[str]:
     """The modes that were asked for, of those that the kind has."""
     known = source.modes if isinstance(source, System) else system_class(source.kind).modes
     if modes is None:
@@ -176,7 +180,7 @@ def _modes(source: ModelSpec | System, modes: Sequence[Mode] | None) -> Sequence
             f"{name} is of the kind {source.kind}, which scores each passage without the others and has no "
             f"inference modes, and {' and '.join(modes)} was asked for: leave --mode out"
         )
-    if isinstance(modes, str) or not modes or set(modes) - set(known):
+    if not modes or set(modes) - set(known):
         raise ListconError(f"modes {modes!r}: expected a list of one or more of {', '.join(known)}")
     return modes
 

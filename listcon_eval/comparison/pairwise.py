@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field, InstanceOf, NonNegativeInt
 
+from listcon_eval.arguments import checked
 from listcon_eval.comparison.render import ChangedQuery, Comparison, Pair, TaskComparison
 from listcon_eval.comparison.statistics import (
     LEVEL,
@@ -29,11 +32,8 @@ from listcon_eval.comparison.systems import (
     ranks_of_relevant,
     read_systems,
 )
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 from listcon_eval.metrics import Measure
-
-if TYPE_CHECKING:
-    from listcon_eval.data.trec import IdTable
 
 DEFAULT_MEASURES = (
     Measure("cmteb", "map"),
@@ -56,24 +56,25 @@ class _Settings:
     with_bounds: bool
 
 
+@checked
 def compare(
-    runs: "Sequence[ComparedSystem | str | Path] | Mapping[str, str | Path | IdTable]",
-    measures: Sequence[Measure | str] = (),
+    runs: Sequence[InstanceOf[ComparedSystem] | str | Path] | Mapping[str, Any] | str | Path,
+    measures: Sequence[InstanceOf[Measure] | str] = (),
     *,
-    against: ComparedSystem | str | Path | None = None,
-    qrels: "Path | IdTable | None" = None,
+    against: InstanceOf[ComparedSystem] | str | Path | None = None,
+    qrels: str | Path | Mapping[str, Any] | InstanceOf[pd.DataFrame] | None = None,
     with_bounds: bool = False,
-    level: float = LEVEL,
-    resamples: int | None = None,
-    seed: int = SEED,
-    max_changed: int = 5,
+    level: Annotated[float, Field(ge=0.001, le=1)] = LEVEL,
+    resamples: Annotated[int, Field(ge=99)] | None = None,
+    seed: NonNegativeInt = SEED,
+    max_changed: NonNegativeInt = 5,
 ) -> Comparison:
     """Compare systems, task by task, among those that ran the task.
 
     Args:
-        runs: run folders, folders with runs in them, TREC run files, or systems read before by `read_systems`. Or
-            name -> one of these, or scores in memory: query id -> document id -> score, or a DataFrame with columns
-            `query_id`, `doc_id`, `score`.
+        runs: run folders, folders with runs in them, TREC run files, or systems read before by `read_systems`; one
+            path alone is a folder with several. Or name -> a path, or scores in memory: query id -> document id ->
+            score, or a DataFrame with columns `query_id`, `doc_id`, `score`.
         measures: what to compare by, as `cmteb:map`; by default the `DEFAULT_MEASURES` and the task's main score, as
             far as all runs of the task have values of them by query.
         against: test all others against this system alone: a path, a part of its label, or the system.
@@ -91,10 +92,13 @@ def compare(
         ListconError: fewer than two systems or too many, no task that two of them have, a measure that a run does not
             have, runs of different queries or data, or too few resamples for anything to be significant.
     """
-    systems, base = _read(runs, against, qrels)
+    given = [runs] if isinstance(runs, str | Path) else runs
+    systems, base = _read(given, against, Path(qrels) if isinstance(qrels, str) else qrels)
     if not 2 <= len(systems) <= MAX_SYSTEMS:
         names = "; ".join(system.label for system in systems) or "none"
         raise ListconError(f"systems to compare: {len(systems)} ({names}); give 2 to {MAX_SYSTEMS} different ones")
+    if with_bounds and not any(system.is_bound for system in systems):
+        raise ListconError("the bounds were asked for, and no run is of random or oracle: run them, or leave that out")
     by_task: dict[str, dict[int, TaskRun]] = {}
     for place, system in enumerate(systems):
         for name, run in system.tasks.items():
@@ -117,9 +121,9 @@ def compare(
 
 
 def _read(
-    runs: "Sequence[ComparedSystem | str | Path] | Mapping[str, str | Path | IdTable]",
+    runs: Sequence[ComparedSystem | str | Path] | Mapping[str, Any],
     against: ComparedSystem | str | Path | None,
-    qrels: "Path | IdTable | None",
+    qrels: Path | Mapping[str, Any] | pd.DataFrame | None,
 ) -> tuple[list[ComparedSystem], int | None]:
     """The systems, and the place of the one to test against."""
     if against == "":
@@ -136,7 +140,10 @@ def _read(
         raise ListconError(f"{against} holds {len(own)} systems ({labels}): name the one to test against")
     if against is None or is_path:
         return systems, 0 if is_path else None
-    return systems, systems.index(find_system(systems, against) if isinstance(against, str) else against)  # type: ignore[arg-type]
+    chosen = against if isinstance(against, ComparedSystem) else find_system(systems, str(against))
+    if chosen not in systems:
+        raise ListconError(f"{chosen.label}, to test the others against, is not among the runs: give it with them")
+    return systems, systems.index(chosen)
 
 
 def check_comparable(task: str, systems: Sequence[ComparedSystem], runs: Sequence[TaskRun]) -> None:
@@ -154,9 +161,9 @@ def check_comparable(task: str, systems: Sequence[ComparedSystem], runs: Sequenc
         if first != queries:
             lacks, extra = sorted(first - queries), sorted(queries - first)
             raise ListconError(
-                f"{task}: {systems[0].label} has {len(first)} queries and {system.label} has {len(queries)}; only in "
-                f"the first: {len(lacks)}{_some(lacks)}; only in the second: {len(extra)}{_some(extra)}; runs are "
-                "compared over the same queries"
+                f"{task}: {systems[0].label} has {count_of(len(first), 'query')}, {system.label} has {len(queries)}; "
+                f"only in the first: {len(lacks)}{_some(lacks)}; only in the second: {len(extra)}{_some(extra)}; "
+                "runs are compared over the same queries"
             )
 
 
@@ -174,7 +181,7 @@ def _compare_task(
     exact = is_exact(len(query_ids))
     if not exact and len(keys) / (resamples + 1) > settings.level:
         raise ListconError(
-            f"--resamples {resamples}: with {len(keys)} pairs no corrected p-value can be as low as "
+            f"--resamples {resamples}: with {count_of(len(keys), 'pair')} no corrected p-value can be as low as "
             f"{settings.level:g}; give {resamples_for(len(keys), settings.level)} or leave the option out"
         )
     values = {  # NaN: a query that cmteb drops

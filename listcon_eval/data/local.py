@@ -80,26 +80,28 @@ def local_task(
     return task
 
 
-def as_tasks(tasks: Sequence[Task] | Mapping[str, Lists] | Path | str) -> Sequence[Task]:
+def as_tasks(tasks: Sequence[Task | str] | Mapping[str, Lists] | Path | str) -> list[Task]:
     """The tasks that the argument of `evaluate` stands for.
 
     Args:
-        tasks: tasks; their names separated by commas; a file, or the `Path` of a folder, with local data; or name ->
-            local data, which is a path or what `task_of_rows` takes.
+        tasks: tasks and names of tasks, or names separated by commas; a file, or the `Path` of a folder, with local
+            data; or name -> local data, which is a path or what `task_of_rows` takes.
 
     Raises:
-        ListconError: there is no task of a name, or the data cannot be used.
+        ListconError: there is nothing to measure on, no task of a name, or the data cannot be used.
     """
     if isinstance(tasks, Path) or (isinstance(tasks, str) and Path(tasks).is_file()):
         return [local_task(tasks)]
-    if isinstance(tasks, str):
-        return tasks_named(tasks)
+    if not tasks:
+        raise ListconError(f"tasks is {tasks!r}: give tasks, or names such as official or mini")
     if isinstance(tasks, Mapping):
         return [
             local_task(lists, name=name) if isinstance(lists, (str, Path)) else task_of_rows(lists, name)
             for name, lists in tasks.items()
         ]
-    return tasks
+    given = [tasks] if isinstance(tasks, str) else tasks
+    found = [one for task in given for one in (tasks_named(task) if isinstance(task, str) else [task])]
+    return list({task.name: task for task in found}.values())
 
 
 def task_of_rows(rows: Iterable[Mapping[Any, Any]] | pd.DataFrame, name: str) -> Task:

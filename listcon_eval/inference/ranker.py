@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import torch
+from pydantic import InstanceOf
+
+from listcon_eval.arguments import checked
 from listcon_eval.errors import ListconError
 from listcon_eval.inference.devices import bfloat16_is_slow, cast_model, choose_device, resolve_dtype, workers_on
 from listcon_eval.inference.encoder import FastEncoder
@@ -74,14 +78,15 @@ class ListConRanker:
         ListconError: the checkpoint cannot be loaded, or an argument has no meaning.
     """
 
+    @checked
     def __init__(
         self,
-        model_name_or_path: str | Path | ModelSource = PUBLISHED_ID,
+        model_name_or_path: str | Path | InstanceOf[ModelSource] = PUBLISHED_ID,
         use_fp16: bool = True,
         list_transformer_layer: int | None = None,
         *,
         revision: str | None = None,
-        device: str | None = None,
+        device: str | InstanceOf[torch.device] | None = None,
         dtype: DTypeOption | None = None,
         max_length: int = 512,
         memory: int | None = None,
@@ -176,7 +181,7 @@ class ListConRanker:
 
         The higher score ranks first; up to 20 passages both modes give the same. Raises as `compute_score`.
         """
-        for place, row in enumerate(lists):
+        for place, row in enumerate(lists if isinstance(lists, Sequence) else [lists]):
             if isinstance(row, str) or not isinstance(row, Sequence) or not row:
                 raise ListconError(
                     f"list {place} is {row!r:.60}: a list is [query, passage_1, ..., passage_n], with a passage or more"

@@ -39,6 +39,12 @@ class ModelSource(NamedTuple):
     is_packaged: bool = False
 
 
+def refuse_revision(revision: str | None, name: str) -> None:
+    """Raise a ListconError for a revision of something that has none."""
+    if revision is not None:
+        raise ListconError(f"a revision ({revision}) was given for {name}, and only hub ids have one: leave it out")
+
+
 def resolve_source(path_or_id: str | Path, revision: str | None = None) -> ModelSource:
     """Find a checkpoint: a folder when there is one by that name, else the packaged one, or one of the hub.
 
@@ -54,8 +60,7 @@ def resolve_source(path_or_id: str | Path, revision: str | None = None) -> Model
     name = str(path_or_id)
     local = folder if folder.is_dir() else _MINI_FOLDER if name == MINI else None
     if local is not None:
-        if revision is not None:
-            raise ListconError(f"a revision ({revision}) was given for {name}, and only hub ids have one: leave it out")
+        refuse_revision(revision, name)
         return ModelSource(local, None, None, is_packaged=local.resolve() == _MINI_FOLDER)
     if folder.exists():
         raise ListconError(f"{name} is a file: a checkpoint is the folder that holds config.json and the weights")

@@ -23,7 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from listcon_eval.errors import ListconError
+from listcon_eval.arguments import checked
+from listcon_eval.errors import ListconError, count_of
 from listcon_eval.files import remove_leftovers, restore_swapped, sha256_of_file, swapped_folder, write_json
 from listcon_eval.results.chunk_cache import WORK, is_locked, remove_work
 from listcon_eval.results.records import (
@@ -164,6 +165,7 @@ def _identity(result: Result) -> dict[str, Any]:
     return {"task": result.task, "system": result.system, "mode": result.mode, "dtype": result.dtype}
 
 
+@checked
 def load_results(path: str | Path) -> Results:
     """The results in a folder: a run's, an output folder's, or any folder above runs.
 
@@ -174,19 +176,25 @@ def load_results(path: str | Path) -> Results:
         ListconError: no such folder, no run in it, or a run's files are not as they were written.
     """
     root = Path(path)
-    if not root.is_dir():
-        raise ListconError(f"{path}: no such folder; give a run's folder, or one with runs in it")
+    check_folder(root)
     found = [load_result(folder, task) for folder, task in run_folders(root)]
     if not found:
         raise ListconError(f"no runs in {path}: `listcon-eval run --output {path}` writes them")
     kept = _newest(found)
-    if len(kept) < len(found):
+    if older := len(found) - len(kept):
         logger.warning(
-            "%s: %d older runs of the same system on the same data are left out; `listcon-eval clean` removes them",
+            "%s: left out %s of the same system on the same data; `listcon-eval clean` removes what is older",
             path,
-            len(found) - len(kept),
+            count_of(older, "older run"),
         )
     return kept
+
+
+def check_folder(path: Path) -> None:
+    """Raise a ListconError where there is no folder; says what there is."""
+    if not path.is_dir():
+        what = "is a file" if path.is_file() else "is neither file nor folder" if path.exists() else "is not there"
+        raise ListconError(f"no such folder: {path} {what}; give a run's folder, or one with runs in it")
 
 
 def _newest(results: Sequence[Result]) -> Results:
@@ -250,7 +258,8 @@ def read_per_query(result: Result) -> dict[str, dict[str, float]]:
                     raise ListconError(f"{path}: a {protocol}:{name} of {value}; expected a value from 0 to 1")
                 values.setdefault(f"{protocol}:{name}", {})[row.query_id] = value
     if queries != result.queries:
-        raise ListconError(f"{path} has {queries} queries, {METRICS} beside it says {result.queries}: {_REMEDY}")
+        seen = f"{count_of(queries, 'query')}, {METRICS} beside it says {result.queries}"
+        raise ListconError(f"{path} has {seen}: {_REMEDY}")
     for measure, own in values.items():
         protocol, _, name = measure.partition(":")
         mean, found = result.means(protocol).get(name), math.fsum(own.values()) / max(1, len(own))

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
+from pydantic import PositiveInt
+
+from listcon_eval.arguments import check_arguments
 from listcon_eval.errors import ListconError
 from listcon_eval.inference.tokens import check_list
 from listcon_eval.progress import Phases, Progress, no_progress
@@ -31,13 +34,19 @@ class LoadOptions:
         max_length: tokens a text, or a pair of texts, is cut to; the system's own when None.
         memory: bytes of host memory to stay within; no bound when None.
         device_memory: the same for an accelerator's own memory.
+
+    Raises:
+        ListconError: an option is of another type.
     """
 
     device: str | None = None
     dtype: DTypeOption = "auto"
     max_length: int | None = None
-    memory: int | None = None
-    device_memory: int | None = None
+    memory: PositiveInt | None = None
+    device_memory: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        check_arguments(type(self), vars(self))
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,11 @@ class RankContext:
 
     def name_of(self, row: CandidateList) -> str:
         """What messages call a list."""
-        return f"{self.task.name}, query {row.query_id}"
+        return _name_of(self.task.name, row)
+
+
+def _name_of(task: str, row: CandidateList) -> str:
+    return f"{task}, query {row.query_id}"
 
 
 class Ranking(NamedTuple):
@@ -119,21 +132,30 @@ class System(ABC):
     def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
         """Make the system that a spec names; ListconError when it cannot be loaded."""
 
+    def unrankable(self, lists: Sequence[CandidateList], task: str) -> dict[str, str]:
+        """The lists that cannot be ranked, as far as that is known before the work: query id -> the reason.
+
+        Raises:
+            ListconError: none of them can.
+        """
+        failures: dict[str, str] = {}
+        for row in lists if self.reads_texts else ():
+            try:
+                if row.passages:
+                    check_list(_name_of(task, row), row.query, row.passages)
+            except ListconError as error:
+                failures[row.query_id] = str(error)
+        return failures
+
     def rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
         """Score candidate lists in one of the system's modes; a list without candidates has no scores.
 
         Raises:
             ListconError: a list cannot be ranked, naming task and query, unless the context says to keep going.
         """
-        failures: dict[str, str] = {}
-        for row in lists if self.reads_texts else ():
-            try:
-                if row.passages:
-                    check_list(context.name_of(row), row.query, row.passages)
-            except ListconError as error:
-                if not context.keep_going:
-                    raise
-                failures[row.query_id] = str(error)
+        failures = self.unrankable(lists, context.task.name)
+        if failures and not context.keep_going:
+            raise ListconError(next(iter(failures.values())))
         filled = [row for row in lists if row.doc_ids and row.query_id not in failures]
         found = self._rank(filled, mode, context) if filled else Ranking([], {}, {})
         failures |= found.failures

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from listcon_eval.errors import ListconError
-from listcon_eval.model.source import MINI, PUBLISHED_ID, ModelSource, resolve_source
+from listcon_eval.model.source import MINI, PUBLISHED_ID, ModelSource, refuse_revision, resolve_source
 from listcon_eval.mteb_compat import registered_model
 
 KINDS = {
@@ -62,12 +62,12 @@ def model_revision(source: ModelSource, weights_sha256: str) -> str:
     return source.revision or f"sha256-{weights_sha256[:40]}"
 
 
-def resolve_model(model: str, kind: str | None = None, revision: str | None = None) -> ModelSpec:
+def resolve_model(model: str | Path, kind: str | None = None, revision: str | None = None) -> ModelSpec:
     """Find out what `--model` names, and fetch a model of the hub.
 
     Args:
         model: `bm25`, `random` or `oracle` (a folder of that name: `./bm25`); a TREC run file; a model's folder;
-            `mini`, the packaged ListConRanker; a hub id.
+            `mini`, the packaged ListConRanker; a hub id. A `Path` is a file or folder, whatever its name.
         kind: the kind, when it is not to be found out.
         revision: the hub revision; that of mteb's registry when None, of ListConRanker the published one.
 
@@ -76,15 +76,19 @@ def resolve_model(model: str, kind: str | None = None, revision: str | None = No
     """
     if kind is not None and kind not in KINDS:
         raise ListconError(f"no kind {kind!r}: give one of {', '.join(KINDS)}")
+    if isinstance(model, Path):
+        model = str(model.expanduser().absolute())
     name, _, variant = model.partition(":")
     if kind in _NAMED or (kind is None and name in _NAMED):
         if kind is not None and name != kind:
             raise ListconError(f"the kind {kind} has no model {model!r}: give --model {kind}")
+        refuse_revision(revision, model)
         return ModelSpec(model, name, variant)
     path = Path(model).expanduser()
     if kind == "run-file" or (kind is None and path.is_file()):
         if not path.is_file():
             raise ListconError(f"{model} is no file: the kind run-file takes a TREC run, one file for one task")
+        refuse_revision(revision, model)
         return ModelSpec(model, "run-file")
     meta = None if path.exists() else registered_model(model)
     pinned = meta.revision if meta is not None and model != PUBLISHED_ID else None

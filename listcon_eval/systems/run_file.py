@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from listcon_eval.data.trec import has_only_ranks, read_trec_run, short_hash
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 from listcon_eval.ordering import ranked_list
 from listcon_eval.records import NOT_RETRIEVED, CandidateList
 from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System
@@ -50,8 +50,7 @@ class RunFile(System):
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
         del mode
         with context.phases.measured("score"):
-            run = read_trec_run(self.path, {row.query_id: row.doc_ids for row in lists})
-            self._check_ids(run, lists, context.task.name)
+            run = self._read(lists)
             ranked = [
                 ranked_list([run[row.query_id].get(doc_id, NOT_RETRIEVED) for doc_id in row.doc_ids]) for row in lists
             ]
@@ -59,34 +58,40 @@ class RunFile(System):
         observed = {"not_retrieved": {"candidates": sum(absent), "queries": sum(count > 0 for count in absent)}}
         if any(absent):
             logger.warning(
-                "%s does not list %d candidates of %d queries of %s: they count as not retrieved and have no rank, as "
-                "in trec_eval",
+                "%s does not list %s of %s of %s: not retrieved, and without a rank, as in trec_eval",
                 self.path,
-                *observed["not_retrieved"].values(),
+                count_of(observed["not_retrieved"]["candidates"], "candidate"),
+                count_of(observed["not_retrieved"]["queries"], "query"),
                 context.task.name,
             )
         return Ranking(ranked, {}, observed)
 
-    def _check_ids(self, run: Mapping[str, Mapping[str, float]], lists: Sequence[CandidateList], task: str) -> None:
+    def _read(self, lists: Sequence[CandidateList]) -> dict[str, dict[str, float]]:
+        return read_trec_run(self.path, {row.query_id: row.doc_ids for row in lists})
+
+    def unrankable(self, lists: Sequence[CandidateList], task: str) -> dict[str, str]:
+        """Nothing: a file that is not of the task is refused as a whole."""
+        lists = [row for row in lists if row.doc_ids]
+        run = self._read(lists)
         wanted = {row.query_id for row in lists}
-        if unknown := [query_id for query_id in run if query_id not in wanted]:
+        if lists and (unknown := [query_id for query_id in run if query_id not in wanted]):
             raise ListconError(
-                f"{self.path} has {len(unknown)} of {len(run)} queries that {task} has no candidates for, such as "
+                f"{self.path} has {count_of(len(unknown), 'query')} that {task} has no candidates for, such as "
                 f"{unknown[0]!r}; those of the task are such as {lists[0].query_id!r}. A run file is of one task: name "
                 "it with --tasks or --data"
             )
         if missing := wanted - run.keys():
             raise ListconError(
-                f"{self.path} lacks {len(missing)} of the {len(wanted)} queries of {task}, such as {min(missing)!r}: "
-                "a mean over the others would not be the task's; make the run for all of them"
+                f"{self.path} lacks {count_of(len(missing), 'query')} of {task} (of {len(wanted)}), such as "
+                f"{min(missing)!r}: a mean over the others would not be the task's; make the run for all of them"
             )
         for row in lists:
             if others := run[row.query_id].keys() - set(row.doc_ids):
                 raise ListconError(
-                    f"{self.path}, query {row.query_id}: {len(others)} of {len(run[row.query_id])} documents are no "
-                    f"candidates of that query in {task}, such as {min(others)!r}; its candidates are such as "
-                    f"{row.doc_ids[0]!r}"
+                    f"{self.path}, query {row.query_id}: {count_of(len(others), 'document')} not among that "
+                    f"query's candidates in {task}, such as {min(others)!r}; these are such as {row.doc_ids[0]!r}"
                 )
+        return {}
 
     def key(self) -> Mapping[str, Any]:
         """The file's content."""

@@ -131,7 +131,7 @@ def test_a_run_that_was_cut_off_ends_with_the_bytes_of_a_whole_one(
         ("oracel", None, r"\(did you mean oracle\?\); .*cannot get oracel @ main\.\nTried:"),
         ("no/where/at/all", None, "is no TREC run file and not one of bm25, random, oracle; no checkpoint folder"),
         ("bm25", "listwise", "no kind 'listwise'"),
-        ("their.run", None, "has 1 of 1 queries that lists has no candidates for, such as 'unknown'"),
+        ("their.run", None, "has 1 query that lists has no candidates for, such as 'unknown'"),
         ("empty", None, "cannot tell what empty holds"),
         ("empty", "embedding", "cannot be loaded as an embedding model"),
         ("empty", "cross-encoder", "cannot be loaded as a cross-encoder"),

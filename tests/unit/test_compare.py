@@ -336,7 +336,7 @@ def test_trec_runs_of_other_tools(tmp_path: Path) -> None:
         ("q1 Q0 d1 1 nan x\n", "line 1: the score is nan"),
         ("q1 Q0 d1 1 high x\n", "the score is 'high'"),
         ("q1 Q0 d1 1 1 x\nq1 Q0 d1 2 1 x\n", "line 2: document d1 comes a second time for query q1"),
-        ("q1 Q0 d1 1 1 x\nq9 Q0 d1 1 1 x\n", "1 queries of the run have no judgements, the first is 'q9'"),
+        ("q1 Q0 d1 1 1 x\nq9 Q0 d1 1 1 x\n", "no judgements for 1 query of the run, the first is 'q9'"),
         ("x1 Q0 d1 1 1 x\n", r"has no query that .*judged\.qrels judges, such as 'q1'"),
     ],
 )
@@ -352,7 +352,7 @@ def test_what_a_trec_run_lacks_is_not_retrieved_and_said(tmp_path: Path) -> None
     whole = trec(tmp_path, "whole.trec", "q1 Q0 d1 1 3 x\nq1 Q0 d2 1 2 x\nq2 Q0 d1 1 1 x\n")
     runs = read_systems([cut, whole], qrels)
     assert runs[0].tasks["judged"].values["mteb:map_at_1000"] == {"q1": 0.5, "q2": 0.0}
-    assert "cut.trec lacks 1 of the 2 judged queries: they count 0" in as_text(compare(runs))
+    assert "cut.trec lacks 1 judged query (of 2): each counts 0" in as_text(compare(runs))
     (query, other) = compare(runs).tasks[0].changed
     assert (query.query_id, query.ranks_before, query.ranks_after) == ("q2", (), (1,))
     assert (other.ranks_before, other.ranks_after) == ((1,), (1, 2))

@@ -39,7 +39,7 @@ def test_a_wrong_number_of_layers_is_an_error(checkpoint_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "exact"}, "no dtype 'exact': give one of auto, float16, bfloat16, float32"),
+        ({"dtype": "exact"}, "dtype is 'exact'; expected 'auto', 'float16', 'bfloat16' or 'float32'"),
         ({"device": "gpu"}, "no device 'gpu'"),
         ({"max_length": 513}, "max_length is 513: this encoder takes 3"),
         ({"max_length": 2}, "max_length is 2"),

@@ -125,7 +125,7 @@ def test_of_several_keys_the_newest_counts_and_the_others_can_be_removed(
         ),
     )
     assert [result.folder for result in load_results(output)] == [new.folder]
-    assert "1 older runs of the same system on the same data are left out" in caplog.text
+    assert "left out 1 older run of the same system on the same data" in caplog.text
     assert superseded(output) == [old.folder]
     remove(old.folder)
     assert superseded(output) == []

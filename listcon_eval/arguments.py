@@ -1,0 +1,57 @@
+"""The arguments of public functions, checked against their annotations."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from listcon_eval.errors import ListconError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuse arguments that are not what the annotations say, bounds among them; the function gets them as given.
+
+    A class of one's own or of another library is annotated as `InstanceOf[...]`.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        check_arguments(function, inspect.signature(function).bind(*args, **kwargs).arguments)
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+def check_arguments(function: Callable[..., object], given: Mapping[str, object]) -> None:
+    """Raise a ListconError that names the first argument that is not what `function` expects, by its annotations."""
+    for name, adapter in _adapters(function).items():
+        try:
+            if name in given:
+                adapter.validate_python(given[name])
+        except ValidationError as error:
+            errors = error.errors()
+            inner = [found for found in errors if any(isinstance(part, int) for part in found["loc"])]
+            place = next((f"[{part}]" for found in inner for part in found["loc"] if isinstance(part, int)), "")
+            expected = dict.fromkeys(
+                "a list" if found["type"] == "sequence_str" else found["msg"].removeprefix("Input should be ")
+                for found in inner or errors
+            )
+            raise ListconError(
+                f"{function.__qualname__.removesuffix('.__init__')}: {name}{place} is "
+                f"{(inner or errors)[0]['input']!r:.80}; expected {' or '.join(expected)}"
+            ) from error
+
+
+@functools.cache
+def _adapters(function: Callable[..., object]) -> dict[str, TypeAdapter[Any]]:
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    return {
+        parameter.name: TypeAdapter(parameter.annotation, config=ConfigDict(strict=True))
+        for parameter in parameters
+        if parameter.annotation is not parameter.empty
+    }
