@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,16 +31,16 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def check_replaceable(path: Path, start: str, kind: str) -> None:
-    """Refuse to write `path` where something else is: only a file that begins as one of its kind is replaced.
+def check_replaceable(path: Path, start: str = "", kind: str = "") -> None:
+    """Refuse, before any work, a file that cannot be written, or that would take the place of something else.
 
     Args:
         path: the file to write.
-        start: what every file of the kind begins with, without white space.
+        start: what every file of the kind begins with, without white space; one that begins otherwise is not replaced.
         kind: the kind in words, as "a baseline".
 
     Raises:
-        ListconError: `path` is a folder, or a file of another kind that is not empty.
+        ListconError: `path` is a folder, in one that cannot be written to, or a file of another kind that is not empty.
     """
     if path.is_dir():
         raise ListconError(f"{path} is a folder; give the name of the file to write")
@@ -48,24 +49,42 @@ def check_replaceable(path: Path, start: str, kind: str) -> None:
             found = b"".join(file.read(200).split())
         if found and not found.lower().startswith(start.lower().encode()):
             raise ListconError(f"{path} is there and is not {kind}: give another name, or remove it first")
+    check_writable(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write `content` to `path`, whole or not at all, making its folder when needed, and return `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            temporary.chmod(0o644)  # a temporary file starts as 0600: results are for others to read
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+                temporary.chmod(0o644)  # a temporary file starts as 0600: results are for others to read
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
     return path
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Have an error of the system name what was to be written, also one that a library in Rust raises its own way."""
+    try:
+        yield
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else _RUST_CODE.search(str(error))
+        if code is None:
+            raise
+        number = code if isinstance(code, int) else int(code[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+_RUST_CODE = re.compile(r"\(os error (\d+)\)")
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -90,13 +109,14 @@ def swapped_folder(folder: Path) -> Iterator[Path]:
     staged = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new-"))
     replaced = _replaced(folder)
     try:
-        staged.chmod(0o755)
-        yield staged
-        for path in staged.rglob("*"):
-            if path.is_file():
-                path.chmod(0o644)  # safetensors and temporary files start as 0600
-                _sync(path)
-        _swap(staged, folder, replaced)
+        with _named(folder):
+            staged.chmod(0o755)
+            yield staged
+            for path in staged.rglob("*"):
+                if path.is_file():
+                    path.chmod(0o644)  # safetensors and temporary files start as 0600
+                    _sync(path)
+            _swap(staged, folder, replaced)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         restore_swapped(folder)

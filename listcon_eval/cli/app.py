@@ -1,13 +1,12 @@
 """The verbs of `listcon-eval`, a file each."""
 
-import inspect
 from typing import Annotated
 
 import typer
 
 from listcon_eval import __version__
 from listcon_eval.cli import check, clean, compare, doctor, export, report, run, show, speed, table, tasks, train
-from listcon_eval.cli.console import echo
+from listcon_eval.cli.console import echo, help_of
 
 app = typer.Typer(
     name="listcon-eval",
@@ -33,13 +32,6 @@ def listcon_eval(
     """Rank with ListConRanker, and evaluate it and other rerankers."""
 
 
-def _help(text: str) -> str:
-    """A docstring as help: `Examples:` and what follows keep their lines."""
-    words, separator, examples = inspect.cleandoc(text).partition("Examples:\n")
-    lines = [line for line in examples.splitlines() if line.strip()]
-    return "\n".join([words, *(["\b", separator.rstrip(), *lines] if lines else [])])
-
-
 for verb in (
     run.run,
     table.table,
@@ -52,14 +44,9 @@ for verb in (
     clean.clean,
     speed.speed,
 ):
-    app.command(help=_help(verb.__doc__ or ""))(verb)
+    app.command(help=help_of(verb))(verb)
 app.add_typer(export.app, name="export")
 # transformers' parser reads the options of `train`, so that every option of TrainingArguments is known.
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)(
     train.train
 )
-
-
-def main() -> None:
-    """Run the command line."""
-    app()

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from listcon_eval.cli import options
 from listcon_eval.cli.console import echo, echo_json, handle_errors, note
-from listcon_eval.errors import CheckFailedError, ListconError
-from listcon_eval.files import check_replaceable, check_writable, write_text
+from listcon_eval.errors import CheckFailedError, ListconError, count_of
+from listcon_eval.files import check_replaceable, write_text
 
 
 @handle_errors
@@ -54,13 +55,19 @@ def check(
     from listcon_eval.regression import render
     from listcon_eval.tables import terminal_width
 
+    if update:
+        options.refuse_with(
+            "--update", junit=junit, tolerance=tolerance, significant=significant, format=style != "terminal"
+        )
+    if as_json:
+        options.refuse_with("--json", format=style != "terminal")
     if junit is not None:
         check_replaceable(junit, "<?xml", "a JUnit report")
     tolerances = regression.Tolerances.parse(tolerance or ())
     today = regression.baseline_of(current)
     if update:
         regression.write_baseline(today, baseline)
-        note(f"{len(today.runs)} runs written to the baseline:")
+        note(f"{count_of(len(today.runs), 'run')} written to the baseline:")
         if as_json:
             echo_json({"baseline": str(baseline), "runs": len(today.runs)})
         else:
@@ -68,7 +75,6 @@ def check(
         return
     verdict = regression.check(regression.read_baseline(baseline), today, tolerances, significant=significant)
     if junit is not None:
-        check_writable(junit.parent)
         write_text(junit, render.as_junit(verdict))
     if as_json:
         echo_json(render.as_json(verdict))
@@ -77,7 +83,7 @@ def check(
     if verdict.not_comparable:
         key, reason = next(iter(verdict.not_comparable.items()))
         raise ListconError(
-            f"{len(verdict.not_comparable)} runs of {baseline} are not comparable; the first is {key}: {reason}"
+            f"not comparable: {count_of(len(verdict.not_comparable), 'run')} of {baseline}, the first {key}: {reason}"
         )
     if verdict.failed:
         raise CheckFailedError(f"{len(verdict.failed)} of {len(verdict.changes)} metrics fell below {baseline}")

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from listcon_eval.cli.console import echo, handle_errors
-from listcon_eval.errors import ListconError
 
 
 @handle_errors
@@ -23,11 +22,10 @@ def clean(
 
       listcon-eval clean results --yes
     """
-    from listcon_eval.results.store import remove, results_folder, superseded
+    from listcon_eval.results.store import check_folder, remove, results_folder, superseded
 
     root = results_folder(results)
-    if not root.is_dir():
-        raise ListconError(f"{root}: no such folder; give the folder of the results, or the --output of the runs")
+    check_folder(root)
     folders = superseded(root)
     for folder in folders:
         if yes:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from listcon_eval.cli import options
 from listcon_eval.cli.console import echo, echo_json, handle_errors
 
 
@@ -81,6 +82,8 @@ def compare(
     from listcon_eval.comparison import render
     from listcon_eval.tables import terminal_width
 
+    if as_json:
+        options.refuse_with("--json", format=style != "terminal")
     found = comparison.compare(
         runs,
         measure or (),

@@ -1,14 +1,16 @@
 """What every command shares: where words go, how progress looks, and how mistakes end."""
 
 import functools
+import inspect
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
@@ -21,11 +23,18 @@ from listcon_eval.progress import RunProgress
 P = ParamSpec("P")
 R = TypeVar("R")
 
-CHECK_FAILED, UNUSABLE_INPUT, INTERRUPTED = 1, 2, 130
+CHECK_FAILED, UNUSABLE_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 _SECONDS_BETWEEN_LINES = 60
 
 stderr = Console(stderr=True, highlight=False, emoji=False)
 """Where words about the work go; results go to standard output."""
+
+
+def help_of(command: Callable[..., object]) -> str:
+    """A command's docstring as its help: `Examples:` and what follows keep their lines."""
+    words, separator, examples = inspect.cleandoc(command.__doc__ or "").partition("Examples:\n")
+    lines = [line for line in examples.splitlines() if line.strip()]
+    return "\n".join([words, *(["\b", separator.rstrip(), *lines] if lines else [])])
 
 
 def echo(text: str = "") -> None:
@@ -35,6 +44,9 @@ def echo(text: str = "") -> None:
     except UnicodeEncodeError:
         encoding = sys.stdout.encoding or "ascii"
         typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def echo_json(value: Mapping[str, Any]) -> None:
@@ -47,6 +59,14 @@ def note(text: str) -> None:
     stderr.print(text, soft_wrap=True, markup=False)
 
 
+class _Terminated(KeyboardInterrupt):
+    """The process was asked to end, by SIGTERM."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
+
+
 def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn errors of this package into one message and an exit code: 2 for unusable input, 1 for a failed check."""
 
@@ -55,20 +75,22 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
                 stream.reconfigure(errors="backslashreplace")
+        if hasattr(command, _RESUMABLE):
+            signal.signal(signal.SIGTERM, _terminate)  # what was begun is tidied up, as after an interrupt
         try:
             return command(*args, **kwargs)
         except ListconError as error:
             _print_error(str(error))
             raise typer.Exit(CHECK_FAILED if isinstance(error, CheckFailedError) else UNUSABLE_INPUT) from error
         except KeyboardInterrupt as error:
-            note("interrupted" + _resumes(command))
-            raise typer.Exit(INTERRUPTED) from error
+            note(("terminated" if isinstance(error, _Terminated) else "interrupted") + _resumes(command))
+            raise typer.Exit(TERMINATED if isinstance(error, _Terminated) else INTERRUPTED) from error
         except BrokenPipeError as error:  # the reader of standard output has seen enough, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
             raise typer.Exit(CHECK_FAILED) from error
         except OSError as error:  # a full disk, a file that may not be read: the machine's fault, not the program's
-            where = f" ({error.filename})" if error.filename else ""
-            _print_error(f"{error.strerror or error}{where}{_resumes(command)}")
+            where = f"{error.filename}: " if error.filename else ""
+            _print_error(f"{where}{error.strerror or error}{_resumes(command)}")
             raise typer.Exit(UNUSABLE_INPUT) from error
 
     return wrapped

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import echo, handle_errors, note
+from listcon_eval.cli.console import echo, handle_errors, help_of, note
+from listcon_eval.data.official import split_names
 from listcon_eval.records import Mode
 
 app = typer.Typer(
@@ -16,7 +17,6 @@ app = typer.Typer(
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders, or folders with runs in them.")]
 
 
-@app.command()
 @handle_errors
 def leaderboard(
     runs: Runs,
@@ -55,7 +55,6 @@ def leaderboard(
     echo(str(exported.folder))
 
 
-@app.command("model-card")
 @handle_errors
 def model_card(
     runs: Runs,
@@ -90,7 +89,6 @@ def model_card(
     echo(str(readme))
 
 
-@app.command()
 @handle_errors
 def quantised(
     model: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder or hub id.")],
@@ -101,7 +99,7 @@ def quantised(
 
     Only this package loads it. It is another model, with slightly different scores.
 
-    Example:
+    Examples:
       listcon-eval export quantised ./trained/best --output ./small
     """
     from listcon_eval.files import check_writable
@@ -118,4 +116,8 @@ def quantised(
 def _task_names(given: str | None) -> list[str] | None:
     if given is None:
         return None
-    return [] if given.strip().casefold() == "none" else [name.strip() for name in given.split(",") if name.strip()]
+    return [] if given.strip().casefold() == "none" else split_names(given)
+
+
+for verb in (leaderboard, model_card, quantised):
+    app.command(verb.__name__.replace("_", "-"), help=help_of(verb))(verb)

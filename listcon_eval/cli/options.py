@@ -187,6 +187,13 @@ OptionsFile = Annotated[
     ),
 ]
 
+
+def refuse_with(option: str, **others: object) -> None:
+    """Refuse options, given by their names and whether they were set, that are without effect beside another one."""
+    if idle := [f"--{name.replace('_', '-')}" for name, is_set in others.items() if is_set]:
+        raise ListconError(f"{option} leaves {' and '.join(idle)} without effect: leave out the one or the other")
+
+
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from listcon_eval.cli import options
 from listcon_eval.cli.console import echo, echo_json, handle_errors
 from listcon_eval.errors import ListconError
 
@@ -37,6 +38,8 @@ def show(
     from listcon_eval.results import load_results
     from listcon_eval.tables import terminal_width
 
+    if as_json:
+        options.refuse_with("--json", format=style != "terminal", full=full)
     found = load_results(run)
     if len(found) > 1:
         folders = "\n".join(f"  {result.folder}" for result in found)

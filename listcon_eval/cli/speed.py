@@ -13,7 +13,7 @@ import typer
 from listcon_eval.cli import options
 from listcon_eval.cli.console import echo, handle_errors, note, progress_shown, set_up_logging
 from listcon_eval.errors import ListconError
-from listcon_eval.files import write_json, write_text
+from listcon_eval.files import check_replaceable, write_json, write_text
 from listcon_eval.records import Mode
 
 _WRITES = ("--json", "--profile", "--output")
@@ -39,7 +39,9 @@ def speed(
             show_default="all four tasks",
         ),
     ] = None,
-    scale: Annotated[float, typer.Option("--scale", help="The share of a task's queries to make.")] = 0.01,
+    scale: Annotated[
+        float | None, typer.Option("--scale", help="The share of a task's queries to make.", show_default="0.01")
+    ] = None,
     data: Annotated[
         list[Path] | None,
         typer.Option("--data", help="Lists from a JSONL file of query, positive, negative instead; repeatable."),
@@ -81,12 +83,15 @@ def speed(
       listcon-eval speed --random large --scale 1 --reference-queries 1 --device cuda
     """
     set_up_logging(quiet or model is None)  # a random checkpoint needs no warnings
-    if data and shape:
-        raise ListconError("--data and --shape both say what to rank: leave one of them out")
-    if model is not None and random is not None:
-        raise ListconError("--model and --random both name a model: leave one of them out")
+    if data:
+        options.refuse_with("--data", shape=shape, scale=scale is not None)
+    if model is not None:
+        options.refuse_with("--model", random=random)
     if profile is not None and len(data or shape or ()) != 1:
         raise ListconError("--profile traces one workload: give a single --shape or --data")
+    for path in (json_file, profile, output):
+        if path is not None:
+            check_replaceable(path)
     host_bytes = options.size_of(memory, "--memory")
     device_bytes = options.size_of(device_memory, "--device-memory")
     import torch
@@ -98,7 +103,7 @@ def speed(
     workloads = (
         [read_workload(path) for path in data]
         if data
-        else [synthetic_workload(name, scale=scale) for name in shape or SHAPES]
+        else [synthetic_workload(name, scale=0.01 if scale is None else scale) for name in shape or SHAPES]
     )
     measurements = []
     with _checkpoint(model, random or "tiny") as (folder, name):
@@ -109,7 +114,7 @@ def speed(
         )
         for workload in workloads:
             if not quiet:
-                note(f"{workload.name}: {len(workload.queries)} queries, {workload.size} passages")
+                note(f"{workload.name}: {workload.in_words}")
             with progress_shown(quiet) as progress:
                 measured = measure(
                     ranker,

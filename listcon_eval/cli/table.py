@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from listcon_eval.cli import options
 from listcon_eval.cli.console import echo, echo_json, handle_errors
-from listcon_eval.errors import ListconError
 
 
 @handle_errors
@@ -48,8 +48,10 @@ def table(
     from listcon_eval.report.table import read_tables
     from listcon_eval.tables import terminal_width
 
-    if readme is not None and (as_json or style not in ("terminal", "markdown")):
-        raise ListconError("--readme writes Markdown: leave --format and --json out")
+    if readme is not None:
+        options.refuse_with("--readme", json=as_json, format=style not in ("terminal", "markdown"))
+    if as_json:
+        options.refuse_with("--json", format=style != "terminal")
     tables = read_tables(results, measure, with_published=published)
     if readme is not None:
         formats.update_block(readme, tables)

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from listcon_eval.errors import ListconError
-from listcon_eval.files import check_replaceable, check_writable, write_text
+from listcon_eval.files import check_replaceable, write_text
 from listcon_eval.results import Result, Signature, load_results, read_per_query
 from listcon_eval.results.records import Record, read_record
 
@@ -139,6 +139,5 @@ def write_baseline(baseline: Baseline, path: Path) -> Path:
             f"{baseline.path} holds more than one run of {'; '.join(repeated)}, and a baseline has one run per task, "
             "mode and dtype: give the folder of one system with --current"
         )
-    check_writable(path.parent)
     rows = ",\n".join(run.model_dump_json() for run in baseline.runs)
     return write_text(path, f'{{"format":{_FORMAT},"runs":[\n{rows}\n]}}\n')

@@ -31,9 +31,9 @@ class Tolerances:
         """Read `0.001` and `cmteb:map=0.002`.
 
         Raises:
-            ListconError: something else was given, or an unknown measure.
+            ListconError: something else was given, an unknown measure, or two of one measure.
         """
-        default, own = DEFAULT_TOLERANCE, {}
+        found: dict[str, float] = {}
         for text in given:
             name, separator, value = text.rpartition("=")
             try:
@@ -42,11 +42,11 @@ class Tolerances:
                 number = -1.0
             if not 0 <= number <= 1:
                 raise ListconError(f"--tolerance {text}: give a fraction from 0 to 1, such as 0.001 or cmteb:map=0.002")
-            if separator:
-                own[str(Measure.parse(name))] = number
-            else:
-                default = number
-        return cls(default, own)
+            measure = str(Measure.parse(name)) if separator else ""
+            if measure in found:
+                raise ListconError(f"--tolerance {text}: there is another one for {measure or 'all metrics'}; keep one")
+            found[measure] = number
+        return cls(found.pop("", DEFAULT_TOLERANCE), found)
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,14 @@ def check(
         tolerances: how far means may fall.
         significant: count a fall only if a paired randomisation test finds it too (p at most 0.05 after Holm's
             correction over the falls of one measure).
+
+    Raises:
+        ListconError: a tolerance is of a measure that the baseline does not have.
     """
     tolerances = tolerances or Tolerances()
+    known_measures = dict.fromkeys(measure for run in baseline.runs for measure in run.values)
+    if idle := [measure for measure in tolerances.by_measure if measure not in known_measures]:
+        raise ListconError(f"--tolerance {idle[0]}: {baseline.path} has {', '.join(known_measures)} alone")
     pairs: Pairs = {}
     not_comparable: dict[RunKey, str] = {}
     for old in baseline.runs:
@@ -192,7 +198,7 @@ def _why_not_comparable(old: BaselineRun, same: Sequence[BaselineRun], current: 
     for measure in old.values:
         if old.by_query(measure).keys() != new.by_query(measure).keys():
             counted = (len(run.by_query(measure)) for run in (new, old))
-            return "{} counts {} queries, in the baseline {}, and not the same ones".format(measure, *counted)
+            return "{} counts other queries: {}, in the baseline {}".format(measure, *counted)
     return None
 
 

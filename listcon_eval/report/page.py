@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from listcon_eval import __version__
 from listcon_eval.comparison.systems import read_systems
 from listcon_eval.data import card_task
-from listcon_eval.files import check_replaceable, write_text
+from listcon_eval.files import check_replaceable, check_writable, write_text
 from listcon_eval.ordering import ranked_places
 from listcon_eval.report.figures import inline_svg, write_plots
 from listcon_eval.report.run_data import NOT_RANKED, TaskResults, results_of, task_results, tied_ranks
@@ -67,9 +67,12 @@ def write_report(
         progress: called with the step in words and the share of it that is done.
 
     Raises:
-        ListconError: `output` is a folder or a file that is no page, or runs cannot be read or compared.
+        ListconError: `output` is a folder or a file that is no page, or one that cannot be written to, as may be
+            `plots`; or runs cannot be read or compared.
     """
     check_replaceable(output, "<!doctypehtml>", "a page")
+    if plots is not None:
+        check_writable(plots)
     tasks = task_results(
         read_systems(paths, qrels),
         before=before,

@@ -168,6 +168,8 @@ def task_results(
         own = [(place, system) for place, system in enumerate(systems) if name in system.tasks]
         runs = [system.tasks[name] for _, system in own]
         check_comparable(name, [system for _, system in own], runs)
+        if name in given and all(run.result is None for run in runs):
+            raise ListconError(f"--data {given[name]}: TREC run files alone show no passages; leave it out")
         mains = [Measure("mteb", run.result.main_score) for run in runs if run.result is not None]
         choices = [m for m in (CARD_MAP, *mains) if all(str(m) in run.values for run in runs)]
         measure = choices[0] if choices else MAIN_SCORE

@@ -224,3 +224,11 @@ def _check(start: StartArguments, data: DataArguments, loss: LossArguments) -> N
     ):
         if not holds:
             raise ListconError(f"--{name} is {value}: expected {wanted}")
+    for part, names, has_effect, wanted in (
+        (start, ("list_width", "list_layers", "feedforward_width"), start.encoder is not None, "--encoder"),
+        (data, ("eval_mode",), bool(data.eval_data or data.eval_split), "--eval_data or --eval_split"),
+        (loss, ("teacher_weight", "teacher_temperature"), loss.teacher is not None, "--teacher"),
+    ):
+        idle = [name for name in names if getattr(part, name) != getattr(type(part), name)]
+        if idle and not has_effect:
+            raise ListconError(f"--{idle[0]} is without effect without {wanted}: leave it out")

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 from listcon_eval.model import ListConConfig, ListConModel, load_checkpoint, resolve_source
 from listcon_eval.model.tokenizer import load_tokenizer
 from listcon_eval.train.arguments import StartArguments
@@ -55,9 +55,6 @@ def start_from(arguments: StartArguments, *, max_length: int, seed: int) -> Star
     """
     torch.manual_seed(seed)
     if arguments.model is not None:
-        given = {"list_width": arguments.list_width, "feedforward_width": arguments.feedforward_width}
-        if named := [name for name, value in given.items() if value is not None]:
-            raise ListconError(f"--{named[0]} is for a new list transformer (--encoder): --model has its own sizes")
         checkpoint = load_checkpoint(arguments.model, arguments.revision)
         model = ListConModel(replace(checkpoint.model.config, list_dropout=arguments.list_dropout))
         model.load_state_dict(checkpoint.model.state_dict())
@@ -85,7 +82,8 @@ def _from_encoder(arguments: StartArguments) -> Start:
     encoder, info = loaded
     missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
     if missing:
-        raise ListconError(f"the encoder in {folder} lacks {len(missing)} weights: {', '.join(missing[:5])}")
+        found = f"{count_of(len(missing), 'weight')}: {', '.join(missing[:5])}"
+        raise ListconError(f"the encoder in {folder} lacks {found}")
     tokenizer = load_tokenizer(folder)
     if len(tokenizer) > encoder.config.vocab_size:
         raise ListconError(

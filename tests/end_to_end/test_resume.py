@@ -128,6 +128,7 @@ def test_a_full_disk_is_named_and_what_was_there_stays(checkpoint_folder: Path, 
     (small_disk / "results").mkdir()
     command = ("run", "-m", checkpoint_folder, "--data", data, "--output", small_disk)
     told = listcon_eval(*command, code=2).stderr
+    assert f"error: {small_disk}/results/" in told
     assert "No space left on device" in told
     assert "the same command resumes it" in one_line(told)
     assert list(small_disk.rglob("metrics.json")) == []
@@ -178,14 +179,17 @@ def test_a_failing_query_with_keep_going(tmp_path: Path) -> None:
     assert "own, query q1: 25 of 25 scores" in told
     assert "embeddings.word_embeddings.weight" in told
     done = listcon_eval(*command, "--keep-going", code=1)
-    assert "1 queries failed, so these runs have no metrics" in done.stderr
+    assert "1 query failed, so these runs have no metrics" in done.stderr
     assert list(tmp_path.rglob("metrics.json")) == []
     (failed,) = tmp_path.rglob("*.failed")
     assert list(read_json(failed / "failures.json")) == ["q1"]
     assert [row["query_id"] for row in read_jsonl(failed / "run.jsonl")] == ["q0", "q2"]
 
 
-def test_an_interrupt_says_that_the_same_command_resumes(checkpoint_folder: Path, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_says_that_the_same_command_resumes(
+    sent: signal.Signals, code: int, checkpoint_folder: Path, data: Path, tmp_path: Path
+) -> None:
     command: list[str | Path] = [COMMAND, "run", "-m", checkpoint_folder, "--data", data, "--output", tmp_path]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -193,10 +197,11 @@ def test_an_interrupt_says_that_the_same_command_resumes(checkpoint_folder: Path
         while "loading the model" not in line:
             line = process.stderr.readline()
         time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         rest = process.stderr.read()
-        assert process.wait() == 130
+        assert process.wait() == code
     assert "the same command resumes it" in one_line(rest)
+    assert not [path for path in tmp_path.rglob(".*") if path.name != ".work"]
 
 
 def test_both_modes_are_found(checkpoint_folder: Path, data: Path, tmp_path: Path) -> None:

@@ -214,6 +214,38 @@ def test_a_mistake_is_one_message_and_exit_code_2(
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("run -m bm25 --tasks MiniWeb --revision main", "a revision (main) was given for bm25"),
+        ("run -m web.trec --tasks MiniWeb --revision main", "a revision (main) was given for web.trec"),
+        ("run -m bm25 --tasks mini --data own.jsonl", "--tasks mini is the packaged data, and --data gives other data"),
+        ("check --baseline b.json --update --junit j.xml --significant", "--update leaves --junit and --significant"),
+        ("check --baseline b.json --json --format markdown", "--json leaves --format without effect"),
+        ("compare results --json --format latex", "--json leaves --format without effect"),
+        ("show results --query 1 --json --full", "--json leaves --full without effect"),
+        ("table --json --format csv", "--json leaves --format without effect"),
+        ("speed --data own.jsonl --scale 0.5", "--data leaves --scale without effect"),
+        ("export leaderboard results --output there --trained-on ,", "',' names no task"),
+        (
+            "train --data d --model m --list_layers 3 --output_dir o",
+            "--list_layers is without effect without --encoder",
+        ),
+        ("compare /dev/null", "no such folder: /dev/null is neither file nor folder"),
+        ("table web.trec", "no such folder: web.trec is a file"),
+        ("report web.trec -o /proc/report.html", "cannot write to /proc"),
+        ("speed --profile /proc/trace.json --shape T2Reranking", "cannot write to /proc"),
+    ],
+)
+def test_an_option_without_effect_and_a_path_of_no_use_are_refused_before_any_work(
+    command: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "web.trec").write_text("q Q0 d 1 1.0 them\n")
+    assert message in one_line(listcon_eval(*command.split(), code=2).stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["web.trec"]
+
+
 def test_doctor_says_what_is_missing_and_what_is_there(checkpoint_folder: Path, tmp_path: Path) -> None:
     data = write_lists(tmp_path / "lists.jsonl.gz")
     done = listcon_eval("doctor", "-m", checkpoint_folder, "--data", data)
@@ -234,13 +266,17 @@ def test_the_published_table_needs_no_results(tmp_path: Path) -> None:
     assert cells == ["published, 2852d459b0e394", "90.55", "89.38", "**43.88**", "69.17", "**73.25**"]
 
 
-@pytest.mark.parametrize("verb", ["run", "table", "tasks", "doctor", "clean", "compare", "show", "check", "report"])
+@pytest.mark.parametrize(
+    "verb",
+    ["run", "table", "tasks", "doctor", "clean", "compare", "show", "check", "report"]
+    + [f"export {verb}" for verb in ("leaderboard", "model-card", "quantised")],
+)
 def test_help_has_examples(verb: str) -> None:
-    assert "Examples:" in listcon_eval(verb, "--help").stdout
+    assert "  Examples:\n    listcon-eval " in listcon_eval(*verb.split(), "--help").stdout
 
 
 def test_help_is_quick() -> None:
-    code = "import sys, listcon_eval.cli; print([m for m in ('torch', 'mteb', 'pandas') if m in sys.modules])"
+    code = "import sys, listcon_eval.cli.app; print([m for m in ('torch', 'mteb', 'pandas') if m in sys.modules])"
     assert cold(sys.executable, "-c", code).stdout.strip() == "[]"
     assert "Usage" in cold(sys.executable, "-m", "listcon_eval", "--help").stdout
 

@@ -48,7 +48,7 @@ def test_a_checkpoint_on_a_file_of_lists(checkpoint_folder: Path, tmp_path: Path
         *("-m", checkpoint_folder, "--data", data, "--mode", "conventional"),
         *("--repeats", "1", "--reference-queries", "0", "--quiet"),
     )
-    assert "lists.jsonl, 1 queries, 3 passages; conventional inference" in done.stdout
+    assert "lists.jsonl, 1 query, 3 passages; conventional inference" in done.stdout
     assert "published procedure" not in done.stdout
     assert not done.stderr
 
@@ -58,8 +58,8 @@ def test_a_checkpoint_on_a_file_of_lists(checkpoint_folder: Path, tmp_path: Path
     [
         (("--shape", "CMedQA"), "no shape 'CMedQA': give one of CMedQAv1-reranking"),
         (("--random", "huge", "--shape", "T2Reranking", "--scale", "0.0002"), "no random model 'huge'"),
-        (("--random", "tiny", "--model", "./x"), "leave one of them out"),
-        (("--data", "x.jsonl", "--shape", "T2Reranking"), "leave one of them out"),
+        (("--random", "tiny", "--model", "./x"), "leave out the one or the other"),
+        (("--data", "x.jsonl", "--shape", "T2Reranking"), "leave out the one or the other"),
         (("--data", "x.jsonl"), "no data at x.jsonl"),
         (("--profile", "trace.json"), "a single --shape"),
         (("--scale", "0"), "the scale is 0.0"),

@@ -79,6 +79,13 @@ def contents(folder: Path) -> set[str]:
     return {path.read_text() for path in folder.rglob("*.txt")}
 
 
+def test_an_error_of_the_system_names_what_was_to_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'model'}'"):
+        with swapped_folder(tmp_path / "model"):
+            raise Exception("No space left on device (os error 28)")  # as tokenizers says it
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
     swap(folder, "old")

@@ -217,6 +217,14 @@ def test_a_tolerance_is_a_fraction(given: str) -> None:
         Tolerances.parse([given])
 
 
+def test_a_tolerance_is_given_once_and_has_an_effect() -> None:
+    for given in (["0.1", "0.2"], ["cmteb:map=0.1", "0.2", "cmteb:map=0.1"]):
+        with pytest.raises(ListconError, match=f"--tolerance {given[-1]}: there is another one for"):
+            Tolerances.parse(given)
+    with pytest.raises(ListconError, match=r"--tolerance mteb:recall_at_10: .* has cmteb:map, .* alone"):
+        check(runs(run_of()), runs(run_of()), Tolerances.parse(["mteb:recall_at_10=0.1"]))
+
+
 def test_a_tolerance_is_of_a_measure_that_exists() -> None:
     with pytest.raises(ListconError, match="Did you mean cmteb:map"):
         Tolerances.parse(["cmteb:mapp=0.1"])

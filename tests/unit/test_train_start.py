@@ -28,8 +28,6 @@ def test_a_checkpoint_is_taken_as_it_is(write: object, tmp_path: Path) -> None:
     assert not start.is_new
     assert start.model.config.list_width == 24
     assert {m.p for m in start.model.list_transformer.modules() if isinstance(m, torch.nn.Dropout)} == {0.3}
-    with pytest.raises(ListconError, match="--list_width is for a new list transformer"):
-        start_from(StartArguments(model=str(folder), list_width=48), max_length=32, seed=0)
 
 
 def test_an_encoder_keeps_its_weights_below_a_new_list_transformer(tmp_path: Path) -> None:
