@@ -15,10 +15,11 @@ from listcon_eval.data import Task, as_tasks
 from listcon_eval.data.trec import write_trec_qrels, write_trec_run
 from listcon_eval.errors import ListconError
 from listcon_eval.files import check_writable, write_json, write_text
-from listcon_eval.metrics import Metrics, cmteb
+from listcon_eval.metrics import cmteb
+from listcon_eval.metrics import ir_measures as named
 from listcon_eval.metrics import mteb as mteb_protocol
 from listcon_eval.progress import PHASES, Phases, Progress, RunProgress, no_run_progress
-from listcon_eval.records import NOT_RETRIEVED, POINTWISE, CandidateList, RankedList
+from listcon_eval.records import NOT_RETRIEVED, POINTWISE, CandidateList, Metrics, RankedList
 from listcon_eval.results import QueryRow, RankedQuery, Result, Results, Signature, results_folder
 from listcon_eval.results import environment as env
 from listcon_eval.results.chunk_cache import ChunkCache, run_lock
@@ -67,6 +68,7 @@ class _Run(NamedTuple):
     key: str
     folder: Path
     meta: Any
+    metrics: tuple[str, ...]  # beside those of the two protocols
 
     def __str__(self) -> str:
         how = "each passage without the others" if self.mode == POINTWISE else f"{self.mode} inference"
@@ -81,6 +83,8 @@ def evaluate(
     modes: Sequence[str] | None = None,
     output: str | Path = "results",
     options: InstanceOf[LoadOptions] | None = None,
+    metrics: str | Sequence[str] = (),
+    relevance: int = 1,
     limit: int | None = None,
     fresh: bool = False,
     keep_going: bool = False,
@@ -101,7 +105,9 @@ def evaluate(
         modes: the inference modes, which share one encoding of a task's texts; all that the system has when None.
         output: the folder for results: one named `results`, or the one to make it in.
         options: how the model is loaded; None for a loaded system.
-        limit: for a trial, how many of each task's first queries to take: under another name (`Task.first_queries`).
+        metrics: what to measure beside the two protocols, by names of ir_measures such as `nDCG@10`.
+        relevance: the judgement from which on a document is relevant: under another name (`Task.variant`).
+        limit: for a trial, how many of each task's first queries to take: under another name, too.
         fresh: whether to compute anew what was finished before.
         keep_going: whether a query that cannot be ranked is written down and passed over, instead of ending the run.
         progress: told what is done at the moment, and the share of the whole evaluation that is done.
@@ -117,13 +123,13 @@ def evaluate(
     if isinstance(model, System) and options is not None:
         raise ListconError(f"{model.name} is loaded already, and options for loading it were given: leave one out")
     source = resolve_model(model) if isinstance(model, str | Path) else model
-    chosen = _modes(source, modes)
+    chosen, wanted = _modes(source, modes), tuple(named.metric_names(metrics))
     loaded = as_tasks(tasks)
     measured = []
     for task in loaded:  # all of them before the long work: a missing one should not show at the end
         announce(f"loading {task.name} from {task.location}")
         task.load()
-        measured.append(task if limit is None else task.first_queries(limit))
+        measured.append(task.variant(limit=limit, relevance=relevance))
     lists = [task.candidate_lists() for task in measured]
     if isinstance(source, System):
         system = source
@@ -136,7 +142,7 @@ def evaluate(
     share = _Share([_weight(own) for own in lists], progress)
     evaluation = Evaluation(Results(), {})
     for task, own in zip(measured, lists, strict=True):
-        runs = [_run_of(task, system, mode, output) for mode in chosen]
+        runs = [_run_of(task, system, mode, output, wanted) for mode in chosen]
         cache_folder = runs[0].folder.parents[1]
         with run_lock(cache_folder, task.name, ranking_key(task, system), fresh=fresh) as cache:
             for place, run in enumerate(runs):
@@ -219,10 +225,16 @@ def ranking_key(task: Task, system: System) -> str:
     return key_of(_ranking_parts(task, system))
 
 
-def run_key(task: Task, system: System, mode: str) -> str:
+def run_key(task: Task, system: System, mode: str, metrics: Sequence[str] = ()) -> str:
     """The key of everything that changes a number of a run: what changes a score, the mode, and what measures."""
-    measuring = {name: env.package_versions()[name] for name in env.MEASURING_PACKAGES}
-    return key_of({**_ranking_parts(task, system), "mode": mode, "measuring": measuring})
+    return key_of(
+        {
+            **_ranking_parts(task, system),
+            "mode": mode,
+            "metrics": sorted(metrics),
+            "measuring": {name: env.package_versions()[name] for name in env.measuring_packages(metrics)},
+        }
+    )
 
 
 def _ranking_parts(task: Task, system: System) -> dict[str, Any]:
@@ -244,12 +256,12 @@ def _ranking_parts(task: Task, system: System) -> dict[str, Any]:
     }
 
 
-def _run_of(task: Task, system: System, mode: str, output: Path) -> _Run:
+def _run_of(task: Task, system: System, mode: str, output: Path, metrics: tuple[str, ...]) -> _Run:
     meta = mteb_compat.model_meta(system.name, system.revision, system.run_settings(mode), system.model_metadata())
-    key = run_key(task, system, mode)
+    key = run_key(task, system, mode, metrics)
     name = f"{mteb_compat.experiment_name(meta)}__{task.name}__{key[:_KEY_DIGITS]}"
     model_folder = results_folder(output) / mteb_compat.model_folder_name(system.name) / system.revision
-    return _Run(task, system, mode, key, model_folder / "experiments" / name, meta)
+    return _Run(task, system, mode, key, model_folder / "experiments" / name, meta, metrics)
 
 
 def _measure_and_write(
@@ -263,10 +275,11 @@ def _measure_and_write(
         # The card's protocol is defined on given lists: where a first stage missed something, it says nothing.
         card = cmteb.evaluate(lists, ranked, run.mode) if task.first_stage is None else Metrics({}, {})
         scores = mteb_protocol.run_of(lists, ranked)
-        leaderboard = mteb_protocol.evaluate(task.qrels(), scores, task.main_score)
-        name = task.mteb_task.metadata.name if task.limit is None else task.name
+        leaderboard = mteb_protocol.evaluate(task.qrels(), scores, task.main_score, task.relevance)
+        others = named.evaluate(run.metrics, task.qrels(), scores, task.relevance) if run.metrics else Metrics({}, {})
+        name = task.mteb_task.metadata.name if task.whole is None else task.name
         task_result = mteb_compat.task_result(
-            task.mteb_task, name, task.subset, task.split, scores, run.meta, seconds=seconds
+            task.mteb_task, name, task.subset, task.split, scores, run.meta, seconds=seconds, relevance=task.relevance
         )
     (reported,) = task_result.scores[task.split]
     for name, mean in leaderboard.means.items():
@@ -275,13 +288,13 @@ def _measure_and_write(
                 f"{task.name}: mteb reports {name} {reported[name]}, its per-query values average to {mean}: a fault "
                 "of this package or of mteb; report it"
             )
-    result = _result_of(run, lists, card, leaderboard, float(reported["main_score"]))
+    result = _result_of(run, lists, card, leaderboard, others, float(reported["main_score"]))
     provenance = _provenance_of(run, result, ranking, phases, cache)
     with run_written(run.folder, task.name, run.key) as folder:
         mteb_compat.write_task_result(folder, task_result, run.meta, result.settings)
         own = folder / task.name
         _write_rows(own / RUN, [_ranked_query(*row, run.mode) for row in zip(lists, ranked, strict=True)])
-        _write_rows(own / PER_QUERY, [_query_row(row, card, leaderboard) for row in lists])
+        _write_rows(own / PER_QUERY, [_query_row(row, card, leaderboard, others) for row in lists])
         tag = re.sub(r"\s", "-", f"{result.model}-{result.mode}")
         write_trec_run(own / TREC_RUN, scores, tag)
         write_trec_qrels(own / TREC_QRELS, task.qrels())
@@ -306,20 +319,21 @@ def _as_measured(task: Task, lists: Sequence[CandidateList], ranked: Sequence[Ra
 
 
 def _result_of(
-    run: _Run, lists: Sequence[CandidateList], card: Metrics, leaderboard: Metrics, main_score: float
+    run: _Run, lists: Sequence[CandidateList], card: Metrics, leaderboard: Metrics, others: Metrics, main_score: float
 ) -> Result:
     task, system = run.task, run.system
     settings = {**system.run_settings(run.mode), **system.settings()}
-    versions = env.package_versions()
+    versions, measuring = env.package_versions(), env.measuring_packages(run.metrics)
     signature = Signature(
         task=task.name,
         data_revision=task.revision,
         limit=task.limit,
+        relevance=None if task.relevance == 1 else task.relevance,
         model=system.name,
         model_revision=system.revision,
         settings=settings,
         ties=env.TIES,
-        versions={name: versions[name] for name in dict.fromkeys((*env.MEASURING_PACKAGES, *system.packages))},
+        versions={name: versions[name] for name in dict.fromkeys((*measuring, *system.packages))},
         device=_device_name(system),
     )
     return Result(
@@ -339,6 +353,7 @@ def _result_of(
         task_scores={} if task.main_score in leaderboard.means else {task.main_score: main_score},
         max_relevance=max(value for judged in task.qrels().values() for value in judged.values()),
         first_stage=_first_stage_of(task),
+        ir_measures=others.means,
         ranges=dict(card.ranges),
         signature=signature,
         finished=_now(),
@@ -384,6 +399,7 @@ def _provenance_of(run: _Run, result: Result, ranking: Ranking, phases: Phases, 
             citation=task.mteb_task.metadata.bibtex_citation,
         ),
         settings=result.settings,
+        metrics=run.metrics,
         ties=env.TIE_RULES,
         observed={**ranking.observed, **_instructions(run)},
         versions=env.package_versions(),
@@ -414,13 +430,14 @@ def _ranked_query(row: CandidateList, ranked: RankedList, mode: str) -> RankedQu
     )
 
 
-def _query_row(row: CandidateList, card: Metrics, leaderboard: Metrics) -> QueryRow:
+def _query_row(row: CandidateList, card: Metrics, leaderboard: Metrics, others: Metrics) -> QueryRow:
     return QueryRow(
         query_id=row.query_id,
         candidates=len(row.doc_ids),
         relevant=sum(value > 0 for value in row.relevance),
         cmteb=card.per_query.get(row.query_id),
         mteb=leaderboard.per_query[row.query_id],
+        ir_measures=others.per_query.get(row.query_id, {}),
     )
 
 

@@ -6,6 +6,7 @@ called: it takes seconds.
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,6 +90,14 @@ def retrieval_metrics(
         for row, value in zip(per_query.values(), values, strict=True):
             row[name] = value
     return RetrievalMetrics({name: table[name] for name in names}, per_query)
+
+
+def relevant_from(qrels: Mapping[str, Mapping[str, int]], relevance: int) -> dict[str, dict[str, int]]:
+    """Judgements (query id -> document id -> relevance) with 0 for what is below a threshold; with 1 as they are."""
+    return {
+        query_id: {doc_id: value if relevance == 1 or value >= relevance else 0 for doc_id, value in row.items()}
+        for query_id, row in qrels.items()
+    }
 
 
 def document_texts(corpus: Dataset) -> dict[str, str]:
@@ -261,8 +270,12 @@ def task_result(
     meta: ModelMeta,
     *,
     seconds: float,
+    relevance: int = 1,
 ) -> TaskResult:
     """Mteb's result of finished scores.
+
+    With a threshold of relevance it is put together of two: mteb takes any judgement above 0 for relevant, and only its
+    nDCG is to know the others.
 
     Args:
         task: the task, with its data.
@@ -272,16 +285,36 @@ def task_result(
         scores: query id -> document id -> score, for every query that mteb evaluates.
         meta: who the model is.
         seconds: how long the scores took; mteb would measure how long it took to look them up.
+        relevance: the judgement from which on a document is relevant.
     """
-    import mteb
-
     choose_part(task, subset, split)
-    result = mteb.evaluate(
-        _FinishedScores(scores, meta), task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs={}
-    ).task_results[0]
+    result = _evaluated(task, scores, meta)
+    if relevance > 1:
+        graded, binary = result, copy.copy(task)
+        binary.dataset = {
+            subset: {
+                split: {**own, "relevant_docs": relevant_from(own["relevant_docs"], relevance)}
+                for split, own in splits.items()
+            }
+            for subset, splits in task.dataset.items()
+        }
+        result = _evaluated(binary, scores, meta)
+        for split, rows in result.scores.items():
+            for row, other in zip(rows, graded.scores[split], strict=True):
+                scores_of_split: Any = row
+                scores_of_split |= {metric: value for metric, value in other.items() if "ndcg" in metric}
+                scores_of_split["main_score"] = scores_of_split[task.metadata.main_score]
     result.task_name = name
     result.evaluation_time = seconds
     return result
+
+
+def _evaluated(task: AbsTaskRetrieval, scores: dict[str, dict[str, float]], meta: ModelMeta) -> TaskResult:
+    import mteb
+
+    return mteb.evaluate(
+        _FinishedScores(scores, meta), task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs={}
+    ).task_results[0]
 
 
 def write_task_result(folder: Path, result: TaskResult, meta: ModelMeta, settings: Mapping[str, Any]) -> None:

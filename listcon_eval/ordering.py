@@ -6,14 +6,15 @@ states its order by levels, and `ranked_list` moves scores by as few float32 ste
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from listcon_eval.records import NOT_RETRIEVED, RankedList
 
-Protocol = Literal["cmteb", "mteb"]
+Protocol = Literal["cmteb", "mteb", "ir_measures"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 
 def levels_of(*keys: ArrayLike) -> NDArray[np.int64]:
@@ -82,7 +83,7 @@ def ranked_places(scores: Sequence[float], doc_ids: Sequence[str], protocol: Pro
     Args:
         scores: P scores of a `RankedList`.
         doc_ids: P document ids.
-        protocol: "cmteb" keeps tied candidates in candidate order; "mteb" puts the higher document id first.
+        protocol: "cmteb" keeps tied candidates in candidate order; the others put the higher document id first.
     """
     places = [place for place, score in enumerate(scores) if score != NOT_RETRIEVED]
     if protocol == "cmteb":

@@ -1,5 +1,6 @@
 """The plain records that the packages hand to each other."""
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
 Mode = Literal["conventional", "iterative"]
@@ -42,3 +43,19 @@ class RankedList(NamedTuple):
 
     scores: tuple[float, ...]
     rounds: tuple[int, ...]
+
+
+class Metrics(NamedTuple):
+    """The metrics of one run by one protocol, all of them from 0 to 1.
+
+    Attributes:
+        means: metric -> mean over the queries that count.
+        per_query: query id -> metric -> value; a query that was dropped is absent.
+        dropped: ids of the queries that the protocol leaves out.
+        ranges: metric -> the lowest and highest mean that any order of tied candidates gives, where they differ.
+    """
+
+    means: dict[str, float]
+    per_query: dict[str, dict[str, float]]
+    dropped: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[float, float]] = {}

@@ -40,7 +40,8 @@ def compare(
         list[str] | None,
         typer.Option(
             "--measure",
-            help="cmteb:map, mteb:ndcg_at_10, ...; repeatable; the first decides which queries changed.",
+            help="cmteb:map, mteb:ndcg_at_10, nDCG@10 (of `run --metrics`), ...; repeatable; the first decides which "
+            "queries changed.",
             show_default="cmteb:map, cmteb:mrr_10, mteb:map_at_1000, mteb:mrr_at_10",
         ),
     ] = None,

@@ -109,6 +109,22 @@ Kind = Annotated[
         show_default="found out",
     ),
 ]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        "--metrics",
+        help='Metrics to measure as well, by ir_measures\' names: "AP nDCG@10 RR@10 R@50".',
+        show_default="those of the two protocols",
+    ),
+]
+Relevance = Annotated[
+    int,
+    typer.Option(
+        "--relevance",
+        min=1,
+        help="The judgement from which on a document is relevant, under another task name; nDCG keeps all grades.",
+    ),
+]
 Limit = Annotated[
     int | None,
     typer.Option(

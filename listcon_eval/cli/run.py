@@ -34,6 +34,8 @@ def run(
     device: options.Device = None,
     dtype: options.DType = "auto",
     max_length: options.MaxLength = None,
+    metrics: options.Metrics = "",
+    relevance: options.Relevance = 1,
     limit: options.Limit = None,
     fresh: options.Fresh = False,
     keep_going: options.KeepGoing = False,
@@ -86,6 +88,8 @@ def run(
             memory=options.size_of(memory, "--memory"),
             device_memory=options.size_of(device_memory, "--device-memory"),
         ),
+        metrics=metrics,
+        relevance=relevance,
         limit=limit,
         fresh=fresh,
         keep_going=keep_going,
@@ -134,6 +138,8 @@ def _evaluate_and_print(
     *,
     fresh: bool,
     quiet: bool,
+    metrics: str = "",
+    relevance: int = 1,
     limit: int | None = None,
     keep_going: bool = False,
     json: bool = False,
@@ -160,6 +166,8 @@ def _evaluate_and_print(
             modes=modes,
             output=output,
             options=load,
+            metrics=metrics,
+            relevance=relevance,
             limit=limit,
             fresh=fresh,
             keep_going=keep_going,
@@ -190,11 +198,14 @@ def _peak_memory(load: LoadOptions) -> str:
 
 
 def _print_tables(results: Sequence[Result]) -> None:
+    from listcon_eval.metrics import Measure
     from listcon_eval.report.formats import as_text
-    from listcon_eval.report.table import main_tables
+    from listcon_eval.report.table import comparison_tables, main_tables
     from listcon_eval.tables import terminal_width
 
-    for table in main_tables(results):
+    others = dict.fromkeys(name for result in results for name in result.ir_measures)
+    named = [comparison_tables(results, measure=Measure("ir_measures", name)) for name in others]
+    for table in (*main_tables(results), *(table for tables in named for table in tables)):
         echo(f"{as_text(table, width=terminal_width())}\n")
     for folder in dict.fromkeys(result.folder for result in results):
         echo(str(folder))

@@ -17,7 +17,10 @@ def table(
         typer.Option("--published", help="Put the published figures by this measure, marked as published, first."),
     ] = False,
     measure: Annotated[
-        str, typer.Option("--measure", help="cmteb:map, cmteb:mrr_10, mteb:map_at_1000, mteb:main_score, ...")
+        str,
+        typer.Option(
+            "--measure", help="cmteb:map, mteb:map_at_1000, mteb:main_score, nDCG@10 (of `run --metrics`), ..."
+        ),
     ] = "cmteb:map",
     style: Annotated[
         Literal["terminal", "markdown", "latex", "csv"], typer.Option("--format", help="How to print the table.")

@@ -218,8 +218,8 @@ def _measures_of(
         for place, run in runs.items():
             if str(measure) not in run.values:
                 raise ListconError(
-                    f"{task}: {systems[place].label} has no {measure}; it has {', '.join(run.values)} (a TREC run does "
-                    "not hold the order and the texts of its candidates, which the cmteb measures need)"
+                    f"{task}: {systems[place].label} has no {measure}; it has {', '.join(run.values)} (a TREC run has "
+                    "the mteb measures alone; those of ir_measures are there when `run --metrics` asked for them)"
                 )
     mains = [Measure("mteb", run.result.main_score) for run in runs.values() if run.result is not None]
     usual = dict.fromkeys((*DEFAULT_MEASURES, *mains))

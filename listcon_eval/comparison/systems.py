@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from listcon_eval.data.trec import read_qrels, read_trec_run, short_hash
 from listcon_eval.errors import ListconError, count_of
+from listcon_eval.mteb_compat import relevant_from
 from listcon_eval.ordering import ranked_list, ranked_places
 from listcon_eval.records import POINTWISE
 from listcon_eval.results import RankedQuery, Result, Signature, load_results, read_per_query, read_rankings
@@ -172,6 +173,7 @@ def _scored_run(
             "give folders of that one task's runs"
         )
     result = next(iter(tasks.values()), None)
+    relevance = (result and result.signature.relevance) or 1
     own = result.file(TREC_QRELS) if result else None
     beside = scores.with_name(TREC_QRELS) if given is None and isinstance(scores, Path) else None
     judgements = beside if beside is not None and beside.is_file() else own if given is None else given
@@ -196,7 +198,7 @@ def _scored_run(
         for query_id, row in ({**run, **{lacked: {} for lacked in lacking}}).items()
     }
     try:
-        per_query = mteb_protocol.evaluate(qrels, ordered, result.main_score if result else None).per_query
+        per_query = mteb_protocol.evaluate(qrels, ordered, result.main_score if result else None, relevance).per_query
     except ListconError as error:
         raise ListconError(f"{name} with the judgements of {source}: {error}") from error
     shown = scores.name if isinstance(scores, Path) else name
@@ -208,12 +210,13 @@ def _scored_run(
         data_revision=None if result else f"qrels-{content}",
         signature=Signature(
             task=task,
+            relevance=result.signature.relevance if result else None,
             data_revision=f"qrels-{short_hash(judgements) if isinstance(judgements, Path) else content}",
             model=f"TREC run {shown}" if isinstance(scores, Path) else shown,
             model_revision=short_hash(scores) if isinstance(scores, Path) else f"sha256-{key_of(run)[:12]}",
             settings={"mode": POINTWISE},
             ties=env.TIES,
-            versions={package: versions[package] for package in env.MEASURING_PACKAGES},
+            versions={package: versions[package] for package in env.measuring_packages()},
             device="none",
         ),
         values={
@@ -221,7 +224,8 @@ def _scored_run(
             for metric in next(iter(per_query.values()))
         },
         load_rankings=lambda: {
-            query_id: _trec_ranking(query_id, ordered[query_id], qrels[query_id]) for query_id in qrels
+            query_id: _trec_ranking(query_id, ordered[query_id], judged)
+            for query_id, judged in relevant_from(qrels, relevance).items()
         },
         notes=(
             (f"{shown} lacks {count_of(len(lacking), 'judged query')} (of {len(qrels)}): each counts 0",)

@@ -58,7 +58,8 @@ class Task:
         location: the dataset's hub id, or the path as it was given.
         content: the hash of the content of local data (`RetrievalData.content_hash`); None for data from the hub.
         limit: of a trial, how many of the first queries it has; None for all.
-        whole: what a trial is a trial of; None for a whole task.
+        relevance: the judgement from which on a document is relevant.
+        whole: what it is a `variant` of; None for the task itself.
         subset: the subset, by mteb's name.
         first_stage: where the candidates come from, if they are not part of the data.
     """
@@ -72,6 +73,7 @@ class Task:
     mteb_task: AbsTaskRetrieval
     content: str | None = None
     limit: int | None = None
+    relevance: int = 1
     whole: Task | None = None
     subset: str = DEFAULT_SUBSET
     first_stage: FirstStage | None = None
@@ -121,11 +123,11 @@ class Task:
             _fetch(self)
 
     def qrels(self) -> dict[str, dict[str, int]]:
-        """The evaluated queries' judgements: query id -> document id -> relevance (above 0 is relevant)."""
+        """The evaluated queries' judgements: query id -> document id -> relevance (`relevance` or more is relevant)."""
         data = self._data()
         known = {*data["queries"]["id"]}
         return {
-            query_id: {doc_id: int(relevance) for doc_id, relevance in judged.items()}
+            query_id: {doc_id: int(value) for doc_id, value in judged.items()}
             for query_id, judged in data["relevant_docs"].items()
             if judged and query_id in known
         }
@@ -159,7 +161,7 @@ class Task:
             data["corpus"],
             data["queries"],
             candidates,
-            self.qrels(),
+            mteb_compat.relevant_from(self.qrels(), self.relevance),
             relevant_first=self.first_stage is None,
         )
         for row in lists:
@@ -172,21 +174,37 @@ class Task:
             raise ListconError(f"{self.name}: none of the {len(data['queries'])} queries has a relevance judgement.")
         return lists
 
-    def first_queries(self, limit: int) -> Task:
-        """A trial: the first evaluated queries alone, under another name, since its numbers are no result of the task.
+    def variant(self, *, limit: int | None = None, relevance: int = 1) -> Task:
+        """The task measured otherwise, under another name: its numbers are no result of the task.
+
+        Args:
+            limit: how many of the first evaluated queries to take, for a trial; None for all.
+            relevance: the judgement from which on a document is relevant. Measures that know grades keep all of them.
 
         Raises:
-            ListconError: the limit is below 1, or as `load`.
+            ListconError: one of them is below 1, or no judgement is as high as `relevance`.
         """
-        if limit < 1:
-            raise ListconError(f"limit is {limit}: give how many of the first queries to take, 1 or more")
+        if limit is None and relevance == 1:
+            return self
+        for name, value in (("limit", limit), ("relevance", relevance)):
+            if value is not None and value < 1:
+                raise ListconError(f"{name} is {value}: give a whole number from 1 up")
         judged = self.qrels()
-        first = [row.query_id for row in self.candidate_lists()[:limit]]
-        data = {**self._data(), "relevant_docs": {query_id: judged[query_id] for query_id in first}}
+        judged = {row.query_id: judged[row.query_id] for row in self.candidate_lists()[:limit]}
+        highest = max(value for row in judged.values() for value in row.values())
+        if relevance > max(1, highest):
+            raise ListconError(
+                f"relevance is {relevance}, and no judgement of {self.name} is above {highest}: give less"
+            )
         mteb_task = copy.copy(self.mteb_task)
+        data = {**self._data(), "relevant_docs": judged}
         set_data(mteb_task, self.split, cast("RetrievalSplitData", data), self.subset)
-        name = f"{self.name}-first{limit}"
-        return replace(self, name=name, is_official=False, mteb_task=mteb_task, limit=limit, whole=self)
+        name = self.name
+        name += "" if limit is None else f"-first{limit}"
+        name += "" if relevance == 1 else f"-relevance{relevance}"
+        return replace(
+            self, name=name, is_official=False, mteb_task=mteb_task, limit=limit, relevance=relevance, whole=self
+        )
 
     def _data(self) -> RetrievalSplitData:
         self.load()

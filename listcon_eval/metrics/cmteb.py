@@ -13,9 +13,8 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from listcon_eval.errors import ListconError
-from listcon_eval.metrics.measure import Metrics
 from listcon_eval.ordering import ranked_places
-from listcon_eval.records import NOT_RETRIEVED, CandidateList, RankedList
+from listcon_eval.records import NOT_RETRIEVED, CandidateList, Metrics, RankedList
 
 _MRR_CUTOFFS = (1, 5, 10)
 

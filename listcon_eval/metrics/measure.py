@@ -1,29 +1,13 @@
 """The names of the measures: a small value whose text is option, JSON key and column header."""
 
 import difflib
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from listcon_eval.errors import ListconError
+from listcon_eval.metrics.ir_measures import metric_names
 from listcon_eval.mteb_compat import USUAL_METRICS, is_query_metric
 from listcon_eval.ordering import Protocol
-
-
-class Metrics(NamedTuple):
-    """The metrics of one run by one protocol, all of them from 0 to 1.
-
-    Attributes:
-        means: metric -> mean over the queries that count.
-        per_query: query id -> metric -> value; a query that was dropped is absent.
-        dropped: ids of the queries that the protocol leaves out.
-        ranges: metric -> the lowest and highest mean that any order of tied candidates gives, where they differ.
-    """
-
-    means: dict[str, float]
-    per_query: dict[str, dict[str, float]]
-    dropped: tuple[str, ...] = ()
-    ranges: Mapping[str, tuple[float, float]] = {}
 
 
 @dataclass(frozen=True, order=True)
@@ -31,9 +15,9 @@ class Measure:
     """What is measured, and by which protocol.
 
     Attributes:
-        protocol: "cmteb" (the model card's numbers) or "mteb" (the leaderboard's).
+        protocol: "cmteb" (the model card's numbers), "mteb" (the leaderboard's) or "ir_measures" (what was asked for).
         name: the metric's name inside its protocol: `map`, `mrr_10`; `map_at_1000`, `ndcg_at_10`, any other of mteb's
-            that a task has as its main score, and `main_score` for whatever the main score of each task is.
+            that a task has as its main score, and `main_score` for whatever the main score of each task is; `nDCG@10`.
     """
 
     protocol: Protocol
@@ -44,7 +28,7 @@ class Measure:
 
     @classmethod
     def parse(cls, text: str) -> "Measure":
-        """Read a measure from its text, such as `cmteb:map` or `mteb:map_at_1000`.
+        """Read a measure from its text, such as `cmteb:map`, `mteb:map_at_1000`, `ir_measures:nDCG@10` or `nDCG@10`.
 
         Raises:
             ListconError: no measure is written like this.
@@ -55,9 +39,12 @@ class Measure:
         protocol, _, name = text.partition(":")
         if protocol == "mteb" and (name == MAIN or is_query_metric(name)):
             return cls("mteb", name)
+        with suppress(ListconError):
+            (name,) = metric_names([text.removeprefix("ir_measures:")])
+            return cls("ir_measures", name)
         near = difflib.get_close_matches(text, names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ListconError(f"Unknown measure {text!r}.{hint} Known: {', '.join(names)}, mteb:{MAIN}.")
+        raise ListconError(f"Unknown measure {text!r}.{hint} Known: {', '.join(names)}, mteb:{MAIN}; AP, nDCG@10, ...")
 
 
 CMTEB_MEASURES = tuple(Measure("cmteb", name) for name in ("map", "mrr_1", "mrr_5", "mrr_10"))

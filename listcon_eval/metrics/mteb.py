@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from listcon_eval import mteb_compat
 from listcon_eval.errors import ListconError, count_of
-from listcon_eval.metrics.measure import Metrics
-from listcon_eval.records import NOT_RETRIEVED, CandidateList, RankedList
+from listcon_eval.records import NOT_RETRIEVED, CandidateList, Metrics, RankedList
 
 Run = dict[str, dict[str, float]]
+_GRADED = "ndcg_"  # the metrics that know grades
 
 
 def run_of(lists: Sequence[CandidateList], ranked: Sequence[RankedList]) -> Run:
@@ -25,7 +25,10 @@ def run_of(lists: Sequence[CandidateList], ranked: Sequence[RankedList]) -> Run:
 
 
 def evaluate(
-    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]], main_score: str | None = None
+    qrels: Mapping[str, Mapping[str, int]],
+    run: Mapping[str, Mapping[str, float]],
+    main_score: str | None = None,
+    relevance: int = 1,
 ) -> Metrics:
     """map_at_1000, ndcg_at_10, mrr_at_10 and recall_at_10 of a run, as mteb computes them.
 
@@ -33,6 +36,7 @@ def evaluate(
         qrels: query id -> document id -> relevance.
         run: query id -> document id -> score. A query without documents counts 0.
         main_score: the task's main score, which is computed as well if it is a mean over queries.
+        relevance: the judgement from which on a document is relevant; nDCG takes all of them for gains.
 
     Returns:
         Means as mteb puts them in a `TaskResult` (rounded to 5 digits, but for MRR), and unrounded values by query.
@@ -53,5 +57,10 @@ def evaluate(
                 raise ListconError(f"Query {query_id}: the score of {doc_id} is {score}; expected a finite number.")
     own = [main_score] if main_score is not None and mteb_compat.is_query_metric(main_score) else []
     names = tuple(dict.fromkeys((*mteb_compat.USUAL_METRICS, *own)))
-    means, per_query = mteb_compat.retrieval_metrics(qrels, run, names)
+    means, per_query = mteb_compat.retrieval_metrics(mteb_compat.relevant_from(qrels, relevance), run, names)
+    if relevance > 1:
+        graded = mteb_compat.retrieval_metrics(qrels, run, tuple(name for name in names if name.startswith(_GRADED)))
+        means |= graded.means
+        for query_id, row in per_query.items():
+            row |= graded.per_query[query_id]
     return Metrics(means, per_query)

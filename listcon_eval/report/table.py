@@ -196,8 +196,7 @@ def comparison_tables(
     """Make the tables of results: of the card's tasks, of mteb's other tasks and of other data, where there are any.
 
     Args:
-        results: the results; of several of one system and task the last counts. A result without the measure (scores
-            of a TREC file have no cmteb measures) is left out.
+        results: the results; of several of one system and task the last counts. One without the measure is left out.
         measure: the measure to show.
         with_published: whether to put the published figures by this measure first.
     """
@@ -249,7 +248,10 @@ def read_tables(folder: Path, measure: str, *, with_published: bool = False) -> 
     results = [] if with_published and is_empty else load_results(folder)
     tables = comparison_tables(results, measure=wanted, with_published=with_published)
     if not tables:
-        raise ListconError(f"no run in {folder} has {wanted}: scores of a TREC file have mteb's measures alone")
+        raise ListconError(
+            f"no run in {folder} has {wanted}: a TREC run file has mteb's measures alone, and those of ir_measures are "
+            "there when `run --metrics` asked for them"
+        )
     return tables
 
 
@@ -300,9 +302,10 @@ def _notes(results: Sequence[Result], measure: Measure) -> Iterator[str]:
     if measure.protocol != "cmteb":
         yield from _gains([result for result in results if measure.name in (result.main_score, MAIN)])
         return
-    for task, highest in {result.task: result.max_relevance for result in results}.items():
-        if highest > 1:
-            yield f"{task}: judgements go up to {highest}; 1 and above counts as relevant"
+    for result in {result.task: result for result in results}.values():
+        if result.max_relevance > 1:
+            least = result.signature.relevance or 1
+            yield f"{result.task}: judgements go up to {result.max_relevance}; {least} and above counts as relevant"
     for result in results:
         who = ", ".join([result.system, *([] if result.shown_mode == "-" else [result.mode]), result.task])
         if result.dropped:

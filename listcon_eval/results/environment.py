@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import subprocess
+from collections.abc import Collection
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,7 @@ _PACKAGES = (
     "scipy",
     "scikit-learn",
     "pytrec-eval-terrier",
+    "ir-measures",
 )
 
 TIES = "cmteb=candidate-order,mteb=doc-id"
@@ -28,6 +30,7 @@ TIES = "cmteb=candidate-order,mteb=doc-id"
 TIE_RULES = {
     "cmteb": "AP: tied scores form one threshold (scikit-learn); MRR: ties in candidate order, positives listed first",
     "mteb": "ties by document id, descending",
+    "ir_measures": "ties by document id, descending",
 }
 
 
@@ -83,8 +86,12 @@ _CODE = (
     "ordering.py",
     "records.py",
 )
-MEASURING_PACKAGES = ("listcon-eval", "mteb", "numpy", "scikit-learn", "pytrec-eval-terrier")
-"""The packages that every number depends on; a system adds its own."""
+_MEASURING = ("listcon-eval", "mteb", "numpy", "scikit-learn", "pytrec-eval-terrier")
+
+
+def measuring_packages(metrics: Collection[str] = ()) -> tuple[str, ...]:
+    """The packages that every number depends on, or with metrics of ir_measures; a system adds its own."""
+    return (*_MEASURING, *(["ir-measures"] if metrics else []))
 
 
 def code_hashes() -> dict[str, str]:

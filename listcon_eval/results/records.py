@@ -54,6 +54,8 @@ class Signature(Record):
     """The revision of its data."""
     limit: int | None = None
     """Of a trial, how many of the first queries it has."""
+    relevance: int | None = None
+    """The judgement from which on a document is relevant; null for any above 0."""
     model: str
     """The model's name, `org/name`."""
     model_revision: str
@@ -71,6 +73,7 @@ class Signature(Record):
         fields = (
             f"{self.task}@{self.data_revision}",
             *([] if self.limit is None else [f"limit:{self.limit}"]),
+            *([] if self.relevance is None else [f"relevance:{self.relevance}"]),
             f"{self.model}@{self.model_revision}",
             *(f"{name}:{value}" for name, value in self.settings.items()),
             f"ties:{self.ties}",
@@ -133,12 +136,14 @@ class Result(Record):
     order and texts, for the reranking of a first stage, and where no query has a relevant and another candidate."""
     mteb: dict[str, float]
     """The means by metric, 0 to 1."""
+    ir_measures: dict[str, float] = {}
+    """The means of metrics that were asked for, by the library's names, 0 to 1."""
     main_score: str
     """The task's main score: a metric of `mteb` or of `task_scores`."""
     task_scores: dict[str, float] = {}
     """The main score of a task that has one of its own, such as p-MRR, -1 to 1."""
     max_relevance: int = 1
-    """The highest judgement; 1 and above is relevant."""
+    """The highest judgement."""
     first_stage: FirstStageRecord | None = None
     """Where the candidates come from, if they are not part of the data."""
     ranges: dict[str, tuple[float, float]]
@@ -192,13 +197,14 @@ class Result(Record):
         return self.task.partition("[")[0]
 
     def means(self, protocol: str) -> dict[str, float]:
-        """The means of "cmteb" or "mteb"."""
-        return self.cmteb if protocol == "cmteb" else self.mteb
+        """The means of one of `PROTOCOLS`."""
+        found: dict[str, float] = getattr(self, protocol)
+        return found
 
     def mean(self, protocol: str, name: str) -> float | None:
-        """The mean of a metric of "cmteb" or "mteb", `main_score` being the task's; None where there is none."""
-        if protocol == "cmteb":
-            return self.cmteb.get(name)
+        """The mean of a metric of one of `PROTOCOLS`, "mteb"'s `main_score` the task's; None where there is none."""
+        if protocol != "mteb":
+            return self.means(protocol).get(name)
         return (self.mteb | self.task_scores).get(self.main_score if name == "main_score" else name)
 
     def file(self, name: str) -> Path:
@@ -219,6 +225,8 @@ class QueryRow(Record):
     """Metric -> value; null for a query that the protocol drops."""
     mteb: dict[str, float]
     """Metric -> value."""
+    ir_measures: dict[str, float] = {}
+    """Metric -> value."""
 
 
 class RankedQuery(Record):
@@ -235,7 +243,7 @@ class RankedQuery(Record):
     rounds: tuple[int, ...]
     """P numbers of the rounds that the candidates left in; 0 but in iterative inference."""
     relevance: tuple[int, ...]
-    """P judgements; above 0 is relevant."""
+    """P judgements, 0 for those below the run's threshold; above 0 is relevant."""
     cmteb_relevant: tuple[bool, ...]
     """P labels of the cmteb protocol."""
 
@@ -303,6 +311,8 @@ class Provenance(Record):
     """What it was measured on."""
     settings: dict[str, Setting]
     """What it was run with."""
+    metrics: tuple[str, ...] = ()
+    """Those that were asked for, by ir_measures' names."""
     ties: dict[str, str]
     """Protocol -> how it breaks ties, in words."""
     observed: dict[str, Any]

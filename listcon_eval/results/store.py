@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from listcon_eval.arguments import checked
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.files import remove_leftovers, restore_swapped, sha256_of_file, swapped_folder, write_json
+from listcon_eval.ordering import PROTOCOLS
 from listcon_eval.results.chunk_cache import WORK, is_locked, remove_work
 from listcon_eval.results.records import (
     MANIFEST,
@@ -245,14 +246,12 @@ def read_per_query(result: Result) -> dict[str, dict[str, float]]:
     """
     path = result.file(PER_QUERY)
     values: dict[str, dict[str, float]] = {
-        f"{protocol}:{name}": {}
-        for protocol, means in (("cmteb", result.cmteb), ("mteb", result.mteb))
-        for name in means
+        f"{protocol}:{name}": {} for protocol in PROTOCOLS for name in result.means(protocol)
     }
     queries = 0
     for row in read_rows(QueryRow, path):
         queries += 1
-        for protocol, own in (("cmteb", row.cmteb or {}), ("mteb", row.mteb)):
+        for protocol, own in zip(PROTOCOLS, (row.cmteb or {}, row.mteb, row.ir_measures), strict=True):
             for name, value in own.items():
                 if not 0 <= value <= 1:
                     raise ListconError(f"{path}: a {protocol}:{name} of {value}; expected a value from 0 to 1")
@@ -261,8 +260,8 @@ def read_per_query(result: Result) -> dict[str, dict[str, float]]:
         seen = f"{count_of(queries, 'query')}, {METRICS} beside it says {result.queries}"
         raise ListconError(f"{path} has {seen}: {_REMEDY}")
     for measure, own in values.items():
-        protocol, _, name = measure.partition(":")
-        mean, found = result.means(protocol).get(name), math.fsum(own.values()) / max(1, len(own))
+        group, _, name = measure.partition(":")
+        mean, found = result.means(group).get(name), math.fsum(own.values()) / max(1, len(own))
         if mean is None or not abs(found - mean) <= _MEAN_TOLERANCE:
             raise ListconError(f"{path}: {measure} averages to {found:.6f}, {METRICS} beside it says {mean}: {_REMEDY}")
     return values

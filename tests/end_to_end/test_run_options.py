@@ -1,8 +1,9 @@
-"""What `run` can be told beside a model and data: a trial on the first queries, a file of options."""
+"""What `run` can be told beside a model and data: metrics, a trial on the first queries, a file."""
 
 import json
 from pathlib import Path
 
+import ir_measures
 import pytest
 from mteb import TaskResult
 
@@ -12,6 +13,7 @@ from listcon_eval.data import local_task
 from listcon_eval.errors import ListconError
 from result_folders import ScoresByText, official_stand_in
 from run_files import read_json, read_jsonl, run_folders, write_few_lists
+from texts import random_list
 
 
 @pytest.fixture
@@ -104,3 +106,92 @@ def test_a_mistake_in_a_file_of_options_names_file_and_key(content: str, message
     assert message in one_line(done.stderr)
     assert done.stdout == ""
     assert "cannot be read" in listcon_eval("run", "--options", tmp_path / "none.yaml", code=2).stderr
+
+
+def write_graded(folder: Path) -> Path:
+    """Four queries of five candidates with judgements from 0 to 3, in mteb's retrieval layout."""
+    texts = [random_list(5, seed=seed) for seed in range(4)]
+    ids = [[f"d{query}-{place}" for place in range(5)] for query in range(4)]
+    parts: dict[str, list[dict[str, object]]] = {
+        "corpus": [
+            {"_id": name, "title": "", "text": text}
+            for own, row in zip(ids, texts, strict=True)
+            for name, text in zip(own, row[1:], strict=True)
+        ],
+        "queries": [{"_id": f"q{query}", "text": row[0]} for query, row in enumerate(texts)],
+        "qrels": [
+            {"query-id": f"q{query}", "corpus-id": name, "score": (place + query) % 4}
+            for query, own in enumerate(ids)
+            for place, name in enumerate(own)
+        ],
+        "top_ranked": [{"query-id": f"q{query}", "corpus-ids": own} for query, own in enumerate(ids)],
+    }
+    folder.mkdir()
+    for part, rows in parts.items():
+        (folder / f"{part}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def test_metrics_of_free_choice_and_a_threshold_of_relevance(tmp_path: Path) -> None:
+    """The library itself computes the same from the run's TREC files, and every reader knows the metrics by name."""
+    data, wanted = write_graded(tmp_path / "graded"), ["AP", "nDCG@3", "RR@10", "P(rel=3)@1"]
+    command = ("run", "--data", data, "--output", tmp_path, "--metrics", " ".join(wanted))
+    plain = listcon_eval(*command, "-m", "random")
+    done = listcon_eval(*command, "-m", "random", "--relevance", "2")
+    listcon_eval(*command, "-m", "random:1", "--relevance", "2")
+    assert "Other data (no official results), ir_measures:nDCG@3, percent" in plain.stdout
+    folders = {folder.name: folder for folder in run_folders(tmp_path) if "seed-0" in str(folder)}
+    assert sorted(folders) == ["graded", "graded-relevance2"]
+    for name, rel in (("graded", 1), ("graded-relevance2", 2)):
+        folder = folders[name]
+        metrics, rows = read_json(folder / "metrics.json"), read_jsonl(folder / "per_query.jsonl")
+        assert metrics["signature"]["relevance"] == (None if rel == 1 else rel)
+        assert metrics["signature"]["versions"]["ir-measures"]
+        assert read_json(folder / "provenance.json")["metrics"] == wanted
+        of_trec = {
+            metric: list(
+                ir_measures.iter_calc(
+                    [ir_measures.parse_measure(metric)],
+                    list(ir_measures.read_trec_qrels(str(folder / "qrels.trec"))),
+                    list(ir_measures.read_trec_run(str(folder / "run.trec"))),
+                )
+            )
+            for metric in (f"AP(rel={rel})", "nDCG@3", f"RR(rel={rel})@10", "P(rel=3)@1")
+        }
+        for metric, values in zip(wanted, of_trec.values(), strict=True):
+            found = {row["query_id"]: row["ir_measures"][metric] for row in rows}
+            assert found == pytest.approx({row.query_id: row.value for row in values})
+            assert metrics["ir_measures"][metric] == pytest.approx(sum(found.values()) / 4)
+        assert metrics["mteb"]["map_at_1000"] == pytest.approx(metrics["ir_measures"]["AP"], abs=1e-5)
+        (reported,) = TaskResult.from_disk(folder.with_name(f"{folder.name}.json")).scores["test"]
+        assert reported["ndcg_at_3"] == pytest.approx(metrics["ir_measures"]["nDCG@3"], abs=1e-5)
+        assert reported["main_score"] == reported["map_at_1000"] == metrics["mteb"]["map_at_1000"]
+        assert reported["ndcg_at_10"] == metrics["mteb"]["ndcg_at_10"]
+    relevance = [row["relevance"] for row in read_jsonl(folders["graded-relevance2"] / "run.jsonl")]
+    assert sorted(value for row in relevance for value in row) == [0] * 10 + [2] * 5 + [3] * 5
+    assert "finished before" in listcon_eval(*command, "-m", "random", "--relevance", "2").stderr
+    assert "graded-relevance2" in done.stdout
+    assert "nDCG@3" in listcon_eval("table", tmp_path, "--measure", "nDCG@3").stdout
+    compared = listcon_eval("compare", tmp_path, "--with-bounds", "--measure", "AP", "--measure", "cmteb:map").stdout
+    assert "ir_measures:AP" in compared
+    trec = folders["graded-relevance2"] / "run.trec"
+    pair = json.loads(listcon_eval("compare", trec.parent, trec, "--measure", "mteb:ndcg_at_10", "--json").stdout)
+    assert pair["tasks"]["graded-relevance2"]["changed"] == []
+    checked = listcon_eval("check", "--baseline", tmp_path, "--current", tmp_path, "--tolerance", "RR@10=0.1", "--json")
+    assert {"ir_measures:AP", "ir_measures:RR@10"} <= {row["measure"] for row in json.loads(checked.stdout)["metrics"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--metrics", "map@10"), "no metric 'map@10'"),
+        (("--relevance", "2"), "relevance is 2, and no judgement of few is above 1: give less"),
+        (("--relevance", "0"), "'--relevance'"),
+    ],
+)
+def test_mistakes_show_before_the_work(options: tuple[str, str], message: str, data: Path, tmp_path: Path) -> None:
+    told = listcon_eval("run", "-m", "random", "--data", data, "--output", tmp_path, *options, code=2).stderr
+    assert message in one_line(told)
+    assert run_folders(tmp_path) == []
+    listcon_eval("run", "-m", "random", "--data", data, "--output", tmp_path)
+    assert listcon_eval("table", tmp_path, "--measure", "AP", code=2).stderr.count("run --metrics") == 1

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from listcon_eval.comparison.statistics import count_wins, randomisation_test
-from listcon_eval.metrics import Metrics
 from listcon_eval.metrics import mteb as mteb_protocol
+from listcon_eval.records import Metrics
 
 MEANS = {"map_at_1000": (0.52513, 0.49349), "mrr_at_10": (0.76311, 0.73290), "ndcg_at_10": (0.58239, 0.55340)}
 P_VALUES = {"map_at_1000": 0.1695, "mrr_at_10": 0.4368, "ndcg_at_10": 0.2579}

@@ -96,8 +96,16 @@ def test_measuring_code_does_not_throw_scores_away(
     assert run_key(task, system, "iterative") != measured
 
 
-def test_modes_have_keys_of_their_own(system: ListConRankerSystem, task: Task) -> None:
-    assert run_key(task, system, "iterative") != run_key(task, system, "conventional")
+def test_modes_metrics_and_variants_have_keys_of_their_own(
+    system: ListConRankerSystem, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [run_key(task, system, "iterative"), run_key(task, system, "conventional")]
+    keys += [run_key(task, system, "iterative", metrics) for metrics in (["AP"], ["AP@5"])]
+    keys.append(run_key(task.variant(limit=1), system, "iterative"))
+    _version("ir-measures")(monkeypatch, system, task)
+    assert run_key(task, system, "iterative") == keys[0]
+    keys.append(run_key(task, system, "iterative", ["AP"]))
+    assert len({*keys}) == len(keys)
 
 
 @pytest.mark.parametrize("modes", [(), "iterative", ("iterative", "i")])

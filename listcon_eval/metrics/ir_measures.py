@@ -1,0 +1,99 @@
+"""Metrics of free choice, by the names of the library ir_measures: AP, nDCG@10, RR@10, R@50.
+
+The library computes them with several tools, each with its own order of ties and its own idea of an id. So they are
+given ranks instead of scores (by score, ties by document id, descending, as trec_eval and mteb order them), and
+numbers instead of ids.
+"""
+
+import difflib
+import math
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+
+import ir_measures
+
+from listcon_eval.errors import ListconError
+from listcon_eval.records import Metrics
+
+Judgements = Mapping[str, Mapping[str, int]]
+Run = Mapping[str, Mapping[str, float]]
+_TRIAL: tuple[Judgements, Run] = {"q": {"a": 1, "b": 0, "c": 1}}, {"q": {"a": 3.0, "b": 2.0, "c": 1.0}}
+_MAX_NUMBER = 10**6
+
+
+def metric_names(given: str | Iterable[str]) -> list[str]:
+    """The library's own names of metrics, each once; a text may hold several, separated by white space.
+
+    Raises:
+        ListconError: the library has no metric of a name, or cannot compute it here, or its values are not 0 to 1.
+    """
+    names = []
+    for word in given.split() if isinstance(given, str) else given:
+        name = _name(word)
+        (value,) = evaluate([name], *_TRIAL).means.values()
+        if not 0 <= value <= 1:
+            raise ListconError(f"the metric {word} counts (here {value:g}): give one whose values are 0 to 1")
+        names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def _name(given: str) -> str:
+    try:
+        metric = ir_measures.parse_measure(given)
+        metric.validate_params()
+    except AssertionError as error:
+        raise ListconError(
+            f"the metric {given}: its parameters are {', '.join(metric.SUPPORTED_PARAMS)}, as in P(rel=2)@10"
+        ) from error
+    except (ValueError, NameError, TypeError) as error:
+        near = difflib.get_close_matches(given, ir_measures.measures.registry, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ListconError(
+            f"no metric {given!r}: {error}.{hint} Give names of ir_measures, such as AP, nDCG@10, RR@10, R@50"
+        ) from error
+    for parameter in ("cutoff", "rel"):
+        if not 1 <= metric.params.get(parameter, 1) <= _MAX_NUMBER:  # trec_eval would end the process
+            raise ListconError(f"the metric {given}: {parameter} is {metric.params[parameter]}: give 1 or more")
+    return str(metric)
+
+
+def evaluate(names: Sequence[str], qrels: Judgements, run: Run, relevance: int = 1) -> Metrics:
+    """Metrics of a run.
+
+    Args:
+        names: as `metric_names` gives them.
+        qrels: query id -> document id -> relevance.
+        run: query id -> document id -> score, of the same queries. One without documents counts 0.
+        relevance: the judgement from which on a document is relevant, for metrics that know relevant and not alone, and
+            whose names state no `rel` of their own.
+
+    Returns:
+        Means over all queries, and values by query, by name.
+
+    Raises:
+        ListconError: the library cannot compute one of them.
+    """
+    metrics = {_with_relevance(ir_measures.parse_measure(name), relevance): name for name in names}
+    judged: dict[str, dict[str, int]] = {}
+    ranks: dict[str, dict[str, float]] = {}
+    for number, (query_id, row) in enumerate(run.items()):
+        ordered = sorted(row, key=lambda doc_id: (row[doc_id], doc_id), reverse=True)
+        places = {doc_id: str(place) for place, doc_id in enumerate(dict.fromkeys([*ordered, *qrels[query_id]]))}
+        if ordered:  # a query that is not in the run has the metric's own default
+            ranks[str(number)] = {str(place): -float(place) for place in range(len(ordered))}
+        judged[str(number)] = {places[doc_id]: value for doc_id, value in qrels[query_id].items()}
+    try:
+        found = {(row.query_id, row.measure): row.value for row in ir_measures.iter_calc(metrics, judged, ranks)}
+    except (ValueError, TypeError, AssertionError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise ListconError(f"ir_measures cannot compute {' '.join(names)}: {error}") from error
+    per_query = {
+        query_id: {name: float(found[str(number), metric]) for metric, name in metrics.items()}
+        for number, query_id in enumerate(run)
+    }
+    means = {name: math.fsum(row[name] for row in per_query.values()) / len(per_query) for name in names}
+    return Metrics(means, per_query)
+
+
+def _with_relevance(metric: ir_measures.Measure, relevance: int) -> ir_measures.Measure:
+    is_binary = "rel" in metric.SUPPORTED_PARAMS and "rel" not in metric.params
+    return metric(rel=relevance) if relevance > 1 and is_binary else metric
