@@ -154,7 +154,7 @@ def _notebook(text: str) -> str:
 
 
 RECORDS: dict[str, tuple[type[BaseModel], ...]] = {
-    "metrics.json": (records.Result, records.Signature),
+    "metrics.json": (records.Result, records.Signature, records.FirstStageRecord),
     "per_query.jsonl, a line": (records.QueryRow,),
     "run.jsonl, a line": (records.RankedQuery,),
     "provenance.json": (records.Provenance, records.ModelRecord, records.DataRecord),

@@ -103,9 +103,13 @@ class FirstStageRecord(Record):
     """The first stage whose best documents were reranked."""
 
     name: str
-    revision: str  # a hash of its file, or the version of what computed it
-    top_k: int = Field(ge=1)  # how many documents a query were reranked
-    recall: float  # the mean share of a query's relevant documents that are among them
+    """What it is called, such as `bm25-characters`."""
+    revision: str
+    """A hash of its file, or the version of what computed it."""
+    top_k: int = Field(ge=1)
+    """How many documents a query were reranked, at most."""
+    recall: float
+    """The mean share of a query's relevant documents that are among them."""
 
 
 class Result(Record):
