@@ -331,6 +331,6 @@ def test_the_table_in_every_format(output: Path, tmp_path: Path) -> None:
     assert listcon_eval("table", output, "--readme", readme).stdout == f"{readme}\n"
     assert "| tiny-random" in readme.read_text()
     assert (
-        "--readme writes Markdown"
+        "--readme leaves --format without effect"
         in listcon_eval("table", output, "--readme", readme, "--format", "csv", code=2).stderr
     )
