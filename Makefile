@@ -23,6 +23,7 @@ demo: setup
 	$(DEMO_RUN) -m mini > /dev/null
 	$(DEMO_RUN) -m random > /dev/null
 	$(BIN)/listcon-eval table $(DEMO)
+	@echo "Both modes of the packaged checkpoint score alike (see listcon_eval/model/mini/README.md)."
 	@echo "The mini benchmark is no official task. Result files: $(DEMO)/results"
 
 # The tests that every change has to pass, within 6 minutes on two cores; `test-all` runs the rest as well.

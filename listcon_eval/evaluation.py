@@ -127,7 +127,7 @@ def evaluate(
     loaded = as_tasks(tasks)
     measured = []
     for task in loaded:  # all of them before the long work: a missing one should not show at the end
-        announce(f"loading {task.name} from {task.location}")
+        announce(f"loading {task.name} ({task.location})")
         task.load()
         measured.append(task.variant(limit=limit, relevance=relevance))
     lists = [task.candidate_lists() for task in measured]
@@ -171,20 +171,21 @@ def evaluate(
         if task.first_stage is not None and not isinstance(system, (FirstStageSystem, Oracle)):
             announce(f"{task.name}: the first stage's own order, and the oracle's")
             for baseline in (FirstStageSystem(task.first_stage), Oracle()):
-                evaluation.results.extend(evaluate(baseline, [task], output=output, fresh=fresh).results)
+                own_result = evaluate(baseline, [task], metrics=wanted, output=output, fresh=fresh)
+                evaluation.results.extend(own_result.results)
     return evaluation
 
 
 def _modes(source: ModelSpec | System, modes: Sequence[str] | None) -> Sequence[str]:
     """The modes that were asked for, of those that the kind has."""
     known = source.modes if isinstance(source, System) else system_class(source.kind).modes
-    if modes is None:
+    if modes is None or list(modes) == list(known):
         return known
     if POINTWISE in known:
         name = source.name if isinstance(source, System) else source.given
         raise ListconError(
             f"{name} is of the kind {source.kind}, which scores each passage without the others and has no "
-            f"inference modes, and {' and '.join(modes)} was asked for: leave --mode out"
+            f"inference modes, and {' and '.join(modes)} was asked for: leave the mode out"
         )
     if not modes or set(modes) - set(known):
         raise ListconError(f"modes {modes!r}: expected a list of one or more of {', '.join(known)}")
@@ -366,7 +367,7 @@ def _first_stage_of(task: Task) -> FirstStageRecord | None:
     name, revision, top_k, run = task.first_stage
     shares = []
     for query_id, judged in task.qrels().items():
-        relevant = {doc_id for doc_id, value in judged.items() if value > 0}
+        relevant = {doc_id for doc_id, value in judged.items() if value >= task.relevance}
         shares.append(len(relevant & run.get(query_id, {}).keys()) / max(1, len(relevant)))
     return FirstStageRecord(name=name, revision=revision, top_k=top_k, recall=sum(shares) / len(shares))
 

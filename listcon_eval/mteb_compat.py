@@ -172,10 +172,10 @@ def choose_part(task: AbsTaskRetrieval, subset: str, split: str) -> None:
     task.filter_eval_splits([split])
 
 
-def rerank_first_stage(
+def reranking_task(
     task: AbsTaskRetrieval, subset: str, split: str, candidates: Mapping[str, Sequence[str]], name: str, revision: str
-) -> None:
-    """Turn a loaded retrieval task into the reranking of a first stage, as mteb's `convert_to_reranking` does.
+) -> AbsTaskRetrieval:
+    """A loaded retrieval task as the reranking of a first stage, as mteb's `convert_to_reranking` makes it.
 
     Args:
         task: the task.
@@ -185,8 +185,11 @@ def rerank_first_stage(
         name: the first stage's name, which mteb puts into the result.
         revision: its revision.
     """
-    task.dataset[subset][split]["top_ranked"] = {query_id: list(ids) for query_id, ids in candidates.items()}
-    task._previous_results_model_meta = {"model_name": name, "revision": revision}
+    reranking = copy.copy(task)
+    top_ranked = {query_id: list(ids) for query_id, ids in candidates.items()}
+    reranking.dataset = {subset: {split: {**task.dataset[subset][split], "top_ranked": top_ranked}}}
+    reranking._previous_results_model_meta = {"model_name": name, "revision": revision}
+    return reranking
 
 
 def registered_model(hub_id: str | None) -> ModelMeta | None:

@@ -7,7 +7,7 @@ import typer
 
 from listcon_eval.cli import options
 from listcon_eval.cli.console import echo, handle_errors, help_of, note
-from listcon_eval.data.official import split_names
+from listcon_eval.data.mteb_tasks import split_names
 from listcon_eval.records import Mode
 
 app = typer.Typer(

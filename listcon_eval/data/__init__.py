@@ -1,7 +1,7 @@
 """Where candidate lists come from: the tasks of mteb, local copies of them, local data, the mini benchmark."""
 
 from listcon_eval.data.local import as_tasks, chosen_tasks, local_task, task_of_rows
-from listcon_eval.data.official import (
+from listcon_eval.data.mteb_tasks import (
     CARD_TASKS,
     CardTask,
     card_task,

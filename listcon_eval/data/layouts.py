@@ -129,15 +129,15 @@ class _Source(NamedTuple):
         return any(name in configs for name in self.names(part)) or bool(_entries(self.folder, *self.names(part)))
 
 
-def read_data(path: Path, split: str, subset: str = "default") -> RetrievalData:
-    """Read a file or folder in either layout.
+def read_data(path: Path, split: str, subset: str = "default", *, needs_candidates: bool = True) -> RetrievalData:
+    """Read a file or folder in either layout; one in mteb's may have no candidates unless they are needed.
 
     Raises:
         ListconError: naming file and line, what was seen and what is expected there.
     """
     source = _Source(path, split, subset)
     if path.is_dir() and source.has("corpus"):
-        return _read_retrieval(source)
+        return _read_retrieval(source, needs_candidates)
     return original_data((row for file in _original_files(path, split) for row in read_rows(file)), split)
 
 
@@ -212,10 +212,10 @@ def _passages(row: Row, column: str) -> list[str]:
     return [require_text(row, f"{column}[{number}]", passage) for number, passage in enumerate(value)]
 
 
-def _read_retrieval(source: _Source) -> RetrievalData:
+def _read_retrieval(source: _Source, needs_candidates: bool) -> RetrievalData:
     """Read a folder in mteb's retrieval layout; as in mteb, queries without judgements are left out."""
     # top_ranked first: without it nothing else is worth reading
-    top_ranked = _read_top_ranked(source)
+    top_ranked = _read_top_ranked(source) if needs_candidates or source.has("top_ranked") else {}
     relevant = _read_qrels(source)
     queries: dict[str, Query] = {}
     for query_id, row in _rows_by_id(source, "queries"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from listcon_eval import mteb_compat
 from listcon_eval.data.layouts import RetrievalData, original_data, read_data
-from listcon_eval.data.official import card_task, official_task, split_names, tasks_named
+from listcon_eval.data.mteb_tasks import card_task, official_task, split_names, tasks_named
 from listcon_eval.data.rows import Row, stem_of
 from listcon_eval.data.tasks import (
     DEFAULT_SUBSET,
@@ -46,7 +46,7 @@ def local_task(
     name: str | None = None,
     claim: str | None = None,
     subset: str | None = None,
-    for_training: bool = False,
+    for_first_stage: bool = False,
 ) -> Task:
     """Read local data; the task comes back loaded.
 
@@ -57,7 +57,7 @@ def local_task(
         name: the task's name; by default the name of the file or folder. A name of the model card is a claim.
         claim: the task of mteb that this data is said to be a copy of, such as `MIRACLReranking[zh]`.
         subset: which subset of a folder with several to read.
-        for_training: whether the data need not be fit to measure on.
+        for_first_stage: whether the candidates will come from a first stage, and the data need not have them.
 
     Raises:
         ListconError: the data cannot be read (naming file and line), the name is not free, the claim does not hold,
@@ -73,9 +73,9 @@ def local_task(
     if claim is not None:
         return _claimed(place, str(path), official_task(claim))
     free = _free_name(given)
-    data = read_data(place, LOCAL_SPLIT, subset or DEFAULT_SUBSET)
+    data = read_data(place, LOCAL_SPLIT, subset or DEFAULT_SUBSET, needs_candidates=not for_first_stage)
     task = loaded_task(data, free, str(path) + (f"[{subset}]" if subset else ""))
-    if not for_training:
+    if not for_first_stage:
         _check_measurable(task)
     return task
 
@@ -164,7 +164,7 @@ def chosen_tasks(names: str | None, data: Sequence[str] | None, *, for_first_sta
         subset = None if Path(path).exists() else re.fullmatch(r"(.+)\[([^\[\]]+)\]", path)
         path, part = (path, None) if subset is None else (subset[1], subset[2])
         claim = claims[place] if claims else None
-        tasks.append(local_task(path, name=name or None, claim=claim, subset=part))
+        tasks.append(local_task(path, name=name or None, claim=claim, subset=part, for_first_stage=for_first_stage))
     repeated = {task.name for task in tasks if [other.name for other in tasks].count(task.name) > 1}
     if repeated:
         raise ListconError(

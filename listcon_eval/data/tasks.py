@@ -85,7 +85,7 @@ class Task:
 
     @property
     def languages(self) -> list[str]:
-        """The subset's languages and scripts, such as `zho-Hans`."""
+        """The subset's languages and scripts by mteb's metadata, such as `zho-Hans`; local data counts as Chinese."""
         return list(self.mteb_task.metadata.hf_subsets_to_langscripts[self.subset])
 
     @property
@@ -220,14 +220,14 @@ def set_data(mteb_task: AbsTaskRetrieval, split: str, data: RetrievalSplitData, 
 def reranking_of(task: Task, first_stage: FirstStage) -> Task:
     """A loaded task whose candidates are what a first stage retrieved. It is another task than the whole retrieval.
 
-    Its revision is a hash of the data's revision and the candidates.
+    Its revision is a hash of the data's revision, the candidates and their texts, of which a revision of local data
+    covers only those that its own lists hold.
     """
     name, revision, top_k, run = first_stage
-    subset, split = task.subset, task.split
-    mteb_compat.rerank_first_stage(
-        task.mteb_task, subset, split, {query_id: list(scores) for query_id, scores in run.items()}, name, revision
-    )
-    digest = hashlib.sha256(json.dumps([task.revision, task.name, top_k, run]).encode()).hexdigest()
+    candidates = {query_id: list(scores) for query_id, scores in run.items()}
+    documents = task.documents()
+    texts = {doc_id: documents[doc_id] for doc_ids in candidates.values() for doc_id in doc_ids}
+    digest = hashlib.sha256(json.dumps([task.revision, task.name, top_k, run, texts]).encode()).hexdigest()
     return replace(
         task,
         name=f"{task.name}[{name}-top-{top_k}]",
@@ -235,6 +235,7 @@ def reranking_of(task: Task, first_stage: FirstStage) -> Task:
         source="first stage",
         is_official=False,
         content=f"sha256-{digest[:40]}",
+        mteb_task=mteb_compat.reranking_task(task.mteb_task, task.subset, task.split, candidates, name, revision),
         first_stage=first_stage,
     )
 

@@ -146,7 +146,6 @@ def test_data_on_which_nothing_can_be_measured_is_refused(tmp_path: Path, emptie
     assert counts in refused(path)
     with pytest.raises(ListconError, match="nothing can be measured"):
         task_of_rows(rows, "mine")
-    assert len(local_task(path, for_training=True).candidate_lists()) == 2
     path.write_text(json.dumps(ROWS[0]) + "\n" + json.dumps({**ROWS[1], emptied: []}) + "\n")
     assert len(local_task(path).candidate_lists()) == 2  # one-sided queries beside others are kept
 

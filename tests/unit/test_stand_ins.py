@@ -16,7 +16,7 @@ from mteb.mocks import mock_tasks
 from command import listcon_eval, one_line
 from listcon_eval import ListConRanker, compare, evaluate, load_results
 from listcon_eval.data import local_task, official_task
-from listcon_eval.data.official import part_of
+from listcon_eval.data.mteb_tasks import part_of
 from listcon_eval.errors import ListconError
 from listcon_eval.mteb_adapter import SystemSearch
 from listcon_eval.results import Result, read_per_query, read_provenance
@@ -235,6 +235,44 @@ def test_a_trec_run_and_bm25_are_first_stages_too(retrieval: Path, tmp_path: Pat
         with_first_stage(official_task("T2Retrieval"), str(tmp_path / "other.trec"), 7)
     with pytest.raises(ListconError, match="no such file"):
         with_first_stage(official_task("T2Retrieval"), str(tmp_path / "absent"), 7)
+
+
+def write_local(folder: Path, text: str) -> Path:
+    """Local data without candidates: one query, two documents (grades 2 and 1), of which the text of one is given."""
+    parts: dict[str, list[dict[str, Any]]] = {
+        "corpus": [{"_id": "a", "text": text}, {"_id": "b", "text": "别的"}, {"_id": "c", "text": "无关"}],
+        "queries": [{"_id": "q", "text": "皮蛋是寒性的吗"}],
+        "qrels": [
+            {"query-id": "q", "corpus-id": "a", "score": 2},
+            {"query-id": "q", "corpus-id": "b", "score": 1},
+        ],
+    }
+    folder.mkdir(exist_ok=True)
+    for part, rows in parts.items():
+        (folder / f"{part}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def test_local_data_needs_no_candidates_of_its_own_for_a_second_stage(tmp_path: Path) -> None:
+    """A retrieved text that changed is other data; metrics and threshold hold for the first stage's rows as well."""
+    (tmp_path / "first.trec").write_text("q Q0 c 1 3.0 x\nq Q0 b 2 2.0 x\n", encoding="utf-8")
+    command = ("run", "-m", "bm25", "--rerank", tmp_path / "first.trec", "--output", tmp_path / "out")
+    more = ("--metrics", "nDCG@5", "--relevance", "2", "--data", tmp_path / "local")
+    write_local(tmp_path / "local", "皮蛋属于凉性")
+    assert "no part 'top_ranked'" in listcon_eval("run", "-m", "bm25", "--data", tmp_path / "local", code=2).stderr
+    listcon_eval(*command, *more)
+    results = load_results(tmp_path / "out")
+    assert {result.kind for result in results} == {"bm25", "first-stage", "oracle"}
+    assert all("nDCG@5" in result.ir_measures for result in results)
+    assert all(result.first_stage is not None and result.first_stage.recall == 0 for result in results)  # a was missed
+    (tmp_path / "first.trec").write_text("q Q0 a 1 3.0 x\nq Q0 b 2 2.0 x\n", encoding="utf-8")
+    task = local_task(tmp_path / "local", for_first_stage=True)
+    before = with_first_stage(task, str(tmp_path / "first.trec"), 5)
+    assert task.documents()["a"] == "皮蛋属于凉性"
+    assert task.mteb_task is not before.mteb_task
+    changed = local_task(write_local(tmp_path / "local", "换了"), for_first_stage=True)
+    after = with_first_stage(changed, str(tmp_path / "first.trec"), 5)
+    assert before.revision != after.revision
 
 
 RANKING_MOCKS = sorted(

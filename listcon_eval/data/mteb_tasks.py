@@ -125,7 +125,7 @@ def official_tasks(name: str, *, for_first_stage: bool = False) -> list[Task]:
             f"them as {found}[{subsets[0]}], {found}[{splits[0]}] or {found}[{subsets[0]}][{splits[0]}]"
         )
     tasks = [
-        part_of(_mteb_task(found), subset, split, is_official=True)
+        part_of(_mteb_task(found), subset, split)
         for subset in subsets
         for split in splits
         if subset in wanted[0] and split in wanted[1]
@@ -152,8 +152,8 @@ def official_task(name: str) -> Task:
     return tasks[0]
 
 
-def part_of(mteb_task: AbsTaskRetrieval, subset: str, split: str, *, is_official: bool = False) -> Task:
-    """One subset and split of a task of mteb, named after what there are several of."""
+def part_of(mteb_task: AbsTaskRetrieval, subset: str, split: str) -> Task:
+    """One subset and split of a task of mteb, on its official data, named after what there are several of."""
     metadata = mteb_task.metadata
     parts = [subset] if len(metadata.hf_subsets) > 1 else []
     parts += [split] if len(metadata.eval_splits) > 1 else []
@@ -161,9 +161,9 @@ def part_of(mteb_task: AbsTaskRetrieval, subset: str, split: str, *, is_official
         name=metadata.name + "".join(f"[{part}]" for part in parts),
         split=split,
         revision=metadata.revision,
-        source="hub" if is_official else "local",
+        source="hub",
         location=metadata.dataset["path"],
-        is_official=is_official,
+        is_official=True,
         mteb_task=mteb_task,
         subset=subset,
     )
@@ -280,7 +280,7 @@ def _ranking_parts(mteb_tasks: Iterable[Any]) -> list[Task]:
             continue
         for subset in task.hf_subsets:
             for split in task.eval_splits:
-                part = part_of(_mteb_task(task.metadata.name), subset, split, is_official=True)
+                part = part_of(_mteb_task(task.metadata.name), subset, split)
                 if part.statistics().get("top_ranked_statistics"):
                     tasks.append(part)
     return tasks
