@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 
-.PHONY: setup demo test test-slow test-all lint gate gate-baseline gate-run docs docs-outputs wheel clean
+.PHONY: setup demo test test-slow test-all test-lowest lint gate gate-baseline gate-run docs docs-outputs wheel clean
 
 # One marker file a set-up: make does it again when what it was made from changes.
 setup: $(VENV)/.ready
@@ -37,6 +37,19 @@ test-slow: setup
 	$(PYTEST) -m slow
 
 test-all: test test-slow
+
+# The fast tests on the lowest versions that pyproject.toml allows. torch stays as constraints.txt pins it, and so the build
+# for the CPU where pip is set up for that: an older one from the package index is a CUDA build of several gigabytes. What
+# the documentation prints is that of the tested versions.
+LOWEST := build/lowest
+
+test-lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	grep '^torch==' constraints.txt > $(LOWEST)/torch.txt
+	$(LOWEST)/bin/python -m pip install --quiet --requirement $(LOWEST)/torch.txt uv
+	$(LOWEST)/bin/uv pip install --python $(LOWEST)/bin/python --resolution lowest-direct --constraint $(LOWEST)/torch.txt \
+		--editable '.[dev]'
+	$(LOWEST)/bin/python -m pytest --numprocesses auto --dist worksteal -m "not slow" --ignore tests/end_to_end/test_docs.py
 
 # The regression gate: both modes on the mini benchmark, with a checkpoint made here, against the committed baseline.
 GATE := build/gate

@@ -1,6 +1,7 @@
 """What the tests share: random checkpoints of the real architecture, made once a session."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)  # the tests run in several processes
+
+
+@pytest.fixture(autouse=True)
+def _package_logger() -> Iterator[None]:
+    """Undo what a command that ran in this process did to the package's logger, which `caplog` reads through."""
+    yield
+    logger = logging.getLogger("listcon_eval")
+    logger.handlers, logger.propagate = [], True
 
 
 @pytest.fixture(scope="session")
