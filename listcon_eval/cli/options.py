@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import typer
 
 from listcon_eval.cli.console import handle_errors
+from listcon_eval.data.rows import parse_json
 from listcon_eval.errors import ListconError
 from listcon_eval.records import DTypeOption
 from listcon_eval.systems.base import KINDS
@@ -44,7 +45,10 @@ Rerank = Annotated[
     ),
 ]
 TopK = Annotated[
-    int, typer.Option("--top-k", min=1, help="With --rerank: how many of the first documents of each query.")
+    int | None,
+    typer.Option(
+        "--top-k", min=1, help="With --rerank: how many of the first documents of each query.", show_default="100"
+    ),
 ]
 Model = Annotated[
     str,
@@ -110,7 +114,7 @@ Kind = Annotated[
     ),
 ]
 Metrics = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--metrics",
         help='Metrics to measure as well, by ir_measures\' names: "AP nDCG@10 RR@10 R@50".',
@@ -180,12 +184,23 @@ def _take_options(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def _of_yaml(path: Path, text: str) -> Any:  # noqa: ANN401 - YAML
+    """The value of a YAML text; a key that comes twice is refused, of which YAML's own reader takes the last."""
+    import yaml
+
+    node = yaml.compose(text, yaml.SafeLoader)
+    keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    if repeated := next((key for key in keys if keys.count(key) > 1), None):
+        raise ListconError(f"{path}: {repeated!r} comes a second time; give each option once")
+    return yaml.safe_load(text)
+
+
 def _mapping(path: Path) -> dict[Any, Any]:
     import yaml
 
     try:
         text = path.read_text(encoding="utf-8-sig")
-        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        found = parse_json(str(path), text) if path.suffix == ".json" else _of_yaml(path, text)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ListconError(f"{path} cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):

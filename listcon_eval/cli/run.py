@@ -8,7 +8,7 @@ import typer
 
 from listcon_eval.cli import options
 from listcon_eval.cli.console import echo, echo_json, handle_errors, note, progress_shown, resumable, set_up_logging
-from listcon_eval.errors import CheckFailedError, count_of
+from listcon_eval.errors import CheckFailedError, ListconError, count_of
 from listcon_eval.records import Mode
 from listcon_eval.results import Result
 from listcon_eval.systems.base import LoadOptions
@@ -28,13 +28,13 @@ def run(
     tasks: options.Tasks = None,
     data: options.Data = None,
     rerank: options.Rerank = None,
-    top_k: options.TopK = 100,
+    top_k: options.TopK = None,
     output: options.Output = RESULTS,
     revision: options.Revision = None,
     device: options.Device = None,
     dtype: options.DType = "auto",
     max_length: options.MaxLength = None,
-    metrics: options.Metrics = "",
+    metrics: options.Metrics = None,
     relevance: options.Relevance = 1,
     limit: options.Limit = None,
     fresh: options.Fresh = False,
@@ -138,13 +138,13 @@ def _evaluate_and_print(
     *,
     fresh: bool,
     quiet: bool,
-    metrics: str = "",
+    metrics: str | None = None,
     relevance: int = 1,
     limit: int | None = None,
     keep_going: bool = False,
     json: bool = False,
     rerank: str | None = None,
-    top_k: int = 100,
+    top_k: int | None = None,
 ) -> None:
     from listcon_eval.data import chosen_tasks
     from listcon_eval.evaluation import evaluate
@@ -154,11 +154,13 @@ def _evaluate_and_print(
     set_up_logging(quiet)
     spec = resolve_model(model, kind, revision)
     chosen = chosen_tasks(tasks, data, for_first_stage=rerank is not None)
+    if rerank is None and top_k is not None:
+        raise ListconError(f"--top-k {top_k} is for a first stage: give --rerank, or leave it out")
     if rerank is not None:
         for place, task in enumerate(chosen):
             if not quiet:
                 note(f"{task.name}: reading the first stage {rerank}")
-            chosen[place] = with_first_stage(task, rerank, top_k)
+            chosen[place] = with_first_stage(task, rerank, 100 if top_k is None else top_k)
     with progress_shown(quiet) as progress:
         evaluation = evaluate(
             spec,
@@ -166,7 +168,7 @@ def _evaluate_and_print(
             modes=modes,
             output=output,
             options=load,
-            metrics=metrics,
+            metrics=() if metrics is None else metrics,
             relevance=relevance,
             limit=limit,
             fresh=fresh,

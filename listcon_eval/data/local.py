@@ -117,7 +117,10 @@ def task_of_rows(rows: Iterable[Mapping[Any, Any]] | pd.DataFrame, name: str) ->
             on the data.
     """
     free = _free_name(name)
-    records = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
+    records = list(rows.to_dict("records") if hasattr(rows, "to_dict") else rows)
+    for number, row in enumerate(records, start=1):
+        if not isinstance(row, Mapping):
+            raise ListconError(f"{name}, row {number} is {row!r:.60}; expected a list of rows, each a mapping")
     located = (
         Row(f"{name}, row {number}", {str(column): _as_list(value) for column, value in row.items()})
         for number, row in enumerate(records, start=1)

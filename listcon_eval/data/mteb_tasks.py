@@ -25,7 +25,7 @@ _RERANKING_TYPES = ("Reranking", "InstructionReranking")
 _RETRIEVAL_TYPES = ("Retrieval", "InstructionRetrieval")
 _CHINESE = {"chinese", "zho", "cmn"}  # one language under ISO's code for all of Chinese and that for Mandarin
 _SET = re.compile(r"all-(.+)-reranking", re.IGNORECASE)
-_SELECTED = re.compile(r"(.*?)((?:\[[^\[\]]*\]){0,2})")
+_SELECTED = re.compile(r"([^\[\]]*)((?:\[[^\[\]]*\]){0,2})")
 _SEPARATED = re.compile(r"(?:\([^()]*\)|\[[^\[\]]*\]|[^,])+")  # a comma in brackets separates no names
 
 

@@ -27,11 +27,13 @@ def metric_names(given: str | Iterable[str]) -> list[str]:
     Raises:
         ListconError: the library has no metric of a name, or cannot compute it here, or its values are not 0 to 1.
     """
+    if isinstance(given, str) and not given.strip():
+        raise ListconError(f"{given!r} names no metric: give names of ir_measures, such as AP nDCG@10 RR@10 R@50")
     names = []
     for word in given.split() if isinstance(given, str) else given:
         name = _name(word)
         (value,) = evaluate([name], *_TRIAL).means.values()
-        if not 0 <= value <= 1:
+        if not 0 <= value <= 1 or name.startswith("Num"):
             raise ListconError(f"the metric {word} counts (here {value:g}): give one whose values are 0 to 1")
         names.append(name)
     return list(dict.fromkeys(names))
@@ -53,7 +55,9 @@ def _name(given: str) -> str:
         ) from error
     for parameter in ("cutoff", "rel"):
         if not 1 <= metric.params.get(parameter, 1) <= _MAX_NUMBER:  # trec_eval would end the process
-            raise ListconError(f"the metric {given}: {parameter} is {metric.params[parameter]}: give 1 or more")
+            raise ListconError(
+                f"the metric {given}: {parameter} is {metric.params[parameter]}: give 1 to {_MAX_NUMBER}"
+            )
     return str(metric)
 
 
@@ -73,7 +77,7 @@ def evaluate(names: Sequence[str], qrels: Judgements, run: Run, relevance: int =
     Raises:
         ListconError: the library cannot compute one of them.
     """
-    metrics = {_with_relevance(ir_measures.parse_measure(name), relevance): name for name in names}
+    metrics = {name: _with_relevance(ir_measures.parse_measure(name), relevance) for name in names}
     judged: dict[str, dict[str, int]] = {}
     ranks: dict[str, dict[str, float]] = {}
     for number, (query_id, row) in enumerate(run.items()):
@@ -83,11 +87,13 @@ def evaluate(names: Sequence[str], qrels: Judgements, run: Run, relevance: int =
             ranks[str(number)] = {str(place): -float(place) for place in range(len(ordered))}
         judged[str(number)] = {places[doc_id]: value for doc_id, value in qrels[query_id].items()}
     try:
-        found = {(row.query_id, row.measure): row.value for row in ir_measures.iter_calc(metrics, judged, ranks)}
+        found = {
+            (row.query_id, row.measure): row.value for row in ir_measures.iter_calc({*metrics.values()}, judged, ranks)
+        }
     except (ValueError, TypeError, AssertionError, OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise ListconError(f"ir_measures cannot compute {' '.join(names)}: {error}") from error
     per_query = {
-        query_id: {name: float(found[str(number), metric]) for metric, name in metrics.items()}
+        query_id: {name: float(found[str(number), metric]) for name, metric in metrics.items()}
         for number, query_id in enumerate(run)
     }
     means = {name: math.fsum(row[name] for row in per_query.values()) / len(per_query) for name in names}

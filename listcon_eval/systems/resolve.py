@@ -78,7 +78,9 @@ def resolve_model(model: str | Path, kind: str | None = None, revision: str | No
         raise ListconError(f"no kind {kind!r}: give one of {', '.join(KINDS)}")
     if isinstance(model, Path):
         model = str(model.expanduser().absolute())
-    name, _, variant = model.partition(":")
+    if not str(model):
+        raise ListconError(f"the model is '' (empty). {_WAYS}")
+    name, _, variant = str(model).partition(":")
     if kind in _NAMED or (kind is None and name in _NAMED):
         if kind is not None and name != kind:
             raise ListconError(f"the kind {kind} has no model {model!r}: give --model {kind}")

@@ -195,3 +195,24 @@ def test_mistakes_show_before_the_work(options: tuple[str, str], message: str, d
     assert run_folders(tmp_path) == []
     listcon_eval("run", "-m", "random", "--data", data, "--output", tmp_path)
     assert listcon_eval("table", tmp_path, "--measure", "AP", code=2).stderr.count("run --metrics") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--top-k", "5"), "--top-k 5 is for a first stage: give --rerank"),
+        (("--metrics", " "), "names no metric"),
+        (("--metrics", "NumQ"), "the metric NumQ counts"),
+        (("--metrics", "P@9999999"), "give 1 to 1000000"),
+        (("--tasks", "MIRACLReranking[zh"), "Unknown task 'MIRACLReranking[zh'"),
+        (("-m", ""), "the model is '' (empty)"),
+    ],
+)
+def test_what_would_have_no_effect_or_another_one_is_refused(words: tuple[str, ...], message: str) -> None:
+    assert message in one_line(listcon_eval("run", "-m", "random", "--tasks", "MiniWeb", *words, code=2).stderr)
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.yaml", "limit: 1\nlimit: 2\n"), ("a.json", '{"limit":1,"limit":2}')])
+def test_an_option_that_comes_twice_in_a_file_is_refused(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    assert "a second time" in one_line(listcon_eval("run", "--options", tmp_path / name, code=2).stderr)

@@ -105,3 +105,10 @@ def test_scores_that_cannot_be_used_are_refused(scores: dict[str, dict[str, floa
 def test_scores_without_judgements_are_refused() -> None:
     with pytest.raises(ListconError, match="good: a TREC run needs judgements"):
         compare({"good": GOOD, "bad": BAD})
+
+
+def test_rows_that_are_none_and_empty_paths_are_refused() -> None:
+    with pytest.raises(ListconError, match="m, row 1 is 'query'; expected a list of rows"):
+        evaluate("bm25", {"m": ROWS[0]})
+    with pytest.raises(ListconError, match="results is '' "):
+        load_results("")

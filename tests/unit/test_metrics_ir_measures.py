@@ -30,6 +30,11 @@ def test_values_worked_by_hand() -> None:
     assert means["P(rel=2)@1"] == pytest.approx(1 / 3)
 
 
+def test_names_that_become_one_measure_keep_their_values() -> None:
+    row = named.evaluate(["P@1", "P(rel=2)@1"], QRELS, RUN, 2).per_query["a b"]
+    assert row["P@1"] == row["P(rel=2)@1"]
+
+
 def test_a_threshold_is_for_metrics_without_grades_that_state_none() -> None:
     names = ["AP", "nDCG@10", "RR@10", "P(rel=3)@1"]
     plain, high = (named.evaluate(names, QRELS, RUN, relevance).per_query["a b"] for relevance in (1, 2))
@@ -64,7 +69,7 @@ def test_order_and_ties_are_those_of_the_mteb_protocol() -> None:
 
 def test_names_are_the_librarys_own() -> None:
     assert named.metric_names(" AP  nDCG@10 MAP RR(rel=1)@10 ") == ["AP", "nDCG@10", "RR@10"]
-    assert named.metric_names("") == []
+    assert named.metric_names(()) == []
     for text in ("nDCG@10", "ir_measures:nDCG@10"):
         assert Measure.parse(text) == Measure("ir_measures", "nDCG@10")
     assert str(Measure.parse("R@50")) == "ir_measures:R@50"
@@ -76,7 +81,7 @@ def test_names_are_the_librarys_own() -> None:
         ("NDCG10", "no metric 'NDCG10': measure not found.*Did you mean NDCG"),
         ("P", "the metric P: its parameters are cutoff, rel"),
         ("nDCG(depth=3)", "its parameters are cutoff, dcg"),
-        ("P@0", "cutoff is 0: give 1 or more"),
+        ("P@0", "cutoff is 0: give 1 to 1000000"),
         ("AP@", "no metric 'AP@'"),
         ("NumRet", "counts .here 3.: give one whose values are 0 to 1"),
         ("ERR_IA@5", "cannot compute ERR_IA@5: Unsupported measures"),
