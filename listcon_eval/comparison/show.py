@@ -121,6 +121,8 @@ def _task(source: DataRecord) -> Task:
         return official_task(source.task)
     if source.source == "first stage":  # whose data is that of the whole task
         whole = source.task.rpartition("[")[0]
+        if Path(source.location).exists():
+            return local_task(source.location, name=whole, for_first_stage=True)
         return mini_task(whole) if whole in MINI else official_task(whole)
     if source.source == "packaged" and source.task in MINI:
         return mini_task(source.task)

@@ -265,6 +265,7 @@ def test_local_data_needs_no_candidates_of_its_own_for_a_second_stage(tmp_path: 
     assert {result.kind for result in results} == {"bm25", "first-stage", "oracle"}
     assert all("nDCG@5" in result.ir_measures for result in results)
     assert all(result.first_stage is not None and result.first_stage.recall == 0 for result in results)  # a was missed
+    assert "别的" in listcon_eval("show", results[0].folder, "--query", "q").stdout
     (tmp_path / "first.trec").write_text("q Q0 a 1 3.0 x\nq Q0 b 2 2.0 x\n", encoding="utf-8")
     task = local_task(tmp_path / "local", for_first_stage=True)
     before = with_first_stage(task, str(tmp_path / "first.trec"), 5)
