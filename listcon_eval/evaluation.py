@@ -269,15 +269,15 @@ def _measure_and_write(
     run: _Run, lists: Sequence[CandidateList], ranking: Ranking, phases: Phases, cache: ChunkCache
 ) -> Result:
     """Measure a ranking in both protocols and write the run's folder."""
-    task = run.task
+    task, judged = run.task, run.task.qrels()
     ranked = _as_measured(task, lists, ranking.lists)
     seconds = sum(phases.seconds.values())
     with phases.measured("measure"):
         # The card's protocol is defined on given lists: where a first stage missed something, it says nothing.
         card = cmteb.evaluate(lists, ranked, run.mode) if task.first_stage is None else Metrics({}, {})
         scores = mteb_protocol.run_of(lists, ranked)
-        leaderboard = mteb_protocol.evaluate(task.qrels(), scores, task.main_score, task.relevance)
-        others = named.evaluate(run.metrics, task.qrels(), scores, task.relevance) if run.metrics else Metrics({}, {})
+        leaderboard = mteb_protocol.evaluate(judged, scores, task.main_score, task.relevance)
+        others = named.evaluate(run.metrics, judged, scores, task.relevance) if run.metrics else Metrics({}, {})
         name = task.mteb_task.metadata.name if task.whole is None else task.name
         task_result = mteb_compat.task_result(
             task.mteb_task, name, task.subset, task.split, scores, run.meta, seconds=seconds, relevance=task.relevance
@@ -298,7 +298,7 @@ def _measure_and_write(
         _write_rows(own / PER_QUERY, [_query_row(row, card, leaderboard, others) for row in lists])
         tag = re.sub(r"\s", "-", f"{result.model}-{result.mode}")
         write_trec_run(own / TREC_RUN, scores, tag)
-        write_trec_qrels(own / TREC_QRELS, task.qrels())
+        write_trec_qrels(own / TREC_QRELS, judged)
         write_json(own / PROVENANCE, provenance.model_dump(mode="json"))
         write_json(own / METRICS, result.model_dump(mode="json"))
     return result

@@ -217,15 +217,14 @@ def set_data(mteb_task: AbsTaskRetrieval, split: str, data: RetrievalSplitData, 
     mteb_task.data_loaded = True
 
 
-def reranking_of(task: Task, first_stage: FirstStage) -> Task:
+def reranking_of(task: Task, first_stage: FirstStage, documents: Mapping[str, str]) -> Task:
     """A loaded task whose candidates are what a first stage retrieved. It is another task than the whole retrieval.
 
     Its revision is a hash of the data's revision, the candidates and their texts, of which a revision of local data
-    covers only those that its own lists hold.
+    covers only those that its own lists hold. `documents` are the task's (`Task.documents`).
     """
     name, revision, top_k, run = first_stage
     candidates = {query_id: list(scores) for query_id, scores in run.items()}
-    documents = task.documents()
     texts = {doc_id: documents[doc_id] for doc_ids in candidates.values() for doc_id in doc_ids}
     digest = hashlib.sha256(json.dumps([task.revision, task.name, top_k, run, texts]).encode()).hexdigest()
     return replace(

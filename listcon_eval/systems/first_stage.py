@@ -82,7 +82,7 @@ def with_first_stage(task: Task, given: str, top_k: int) -> Task:
     for query_id, scores in best.items():
         if (unknown := next((doc_id for doc_id in scores if doc_id not in documents), None)) is not None:
             raise ListconError(f"{given}, query {query_id}: {task.name} has no document {unknown!r}")
-    return reranking_of(task, FirstStage(name, revision, top_k, best))
+    return reranking_of(task, FirstStage(name, revision, top_k, best), documents)
 
 
 def _predictions(
