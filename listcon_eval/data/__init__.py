@@ -1,6 +1,6 @@
 """Where candidate lists come from: the tasks of mteb, local copies of them, local data, the mini benchmark."""
 
-from listcon_eval.data.local import as_tasks, chosen_tasks, local_task, task_of_rows
+from listcon_eval.data.local import as_tasks, chosen_tasks, local_task, read_lists, task_of_rows
 from listcon_eval.data.mteb_tasks import (
     CARD_TASKS,
     CardTask,
@@ -30,6 +30,7 @@ __all__ = [
     "mini_task",
     "official_task",
     "official_tasks",
+    "read_lists",
     "reranking_of",
     "task_of_rows",
     "tasks_named",

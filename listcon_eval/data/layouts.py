@@ -23,6 +23,7 @@ from listcon_eval.data.rows import (
     whole_number,
 )
 from listcon_eval.errors import ListconError
+from listcon_eval.records import CandidateList
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -138,7 +139,34 @@ def read_data(path: Path, split: str, subset: str = "default", *, needs_candidat
     source = _Source(path, split, subset)
     if path.is_dir() and source.has("corpus"):
         return _read_retrieval(source, needs_candidates)
-    return original_data((row for file in _original_files(path, split) for row in read_rows(file)), split)
+    return original_data(_original_rows(path, split), split)
+
+
+def stream_lists(path: Path, split: str) -> Iterator[CandidateList] | None:
+    """The candidate lists of a file or folder in the original layout, of which a row at a time is in memory.
+
+    They are those of `read_data`; None for a folder in mteb's layout.
+
+    Raises:
+        ListconError: as `read_data`, when the row is reached.
+    """
+    if path.is_dir() and _Source(path, split, "default").has("corpus"):
+        return None
+    return _stream(_original_rows(path, split), split)
+
+
+def _stream(rows: Iterable[Row], split: str) -> Iterator[CandidateList]:
+    data = RetrievalData({}, {}, {}, {})
+    for row in rows:
+        _add(data, row, split)
+        query_id, query = next(reversed(data.queries.items()))
+        doc_ids = tuple(data.top_ranked[query_id])
+        passages = tuple(data.documents[doc_id].text.strip() for doc_id in doc_ids)  # as mteb hands them to a model
+        relevance = tuple(data.relevant[query_id][doc_id] for doc_id in doc_ids)
+        yield CandidateList(query_id, str(query), doc_ids, passages, relevance)
+        data.queries[query_id] = ""  # the id remains, and is refused a second time
+        for part in (data.documents, data.relevant, data.top_ranked):
+            part.clear()
 
 
 def original_data(rows: Iterable[Row], split: str) -> RetrievalData:
@@ -154,6 +182,10 @@ def original_data(rows: Iterable[Row], split: str) -> RetrievalData:
     for row in rows:
         _add(data, row, split)
     return data
+
+
+def _original_rows(path: Path, split: str) -> Iterator[Row]:
+    return (row for file in _original_files(path, split) for row in read_rows(file))
 
 
 def _original_files(path: Path, split: str) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from listcon_eval import mteb_compat
-from listcon_eval.data.layouts import RetrievalData, original_data, read_data
+from listcon_eval.data.layouts import RetrievalData, original_data, read_data, stream_lists
 from listcon_eval.data.mteb_tasks import card_task, official_task, split_names, tasks_named
 from listcon_eval.data.rows import Row, stem_of
 from listcon_eval.data.tasks import (
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import pandas as pd
+
+    from listcon_eval.records import CandidateList
 
     Lists: TypeAlias = str | Path | pd.DataFrame | Iterable[Mapping[Any, Any]]
 
@@ -78,6 +80,19 @@ def local_task(
     if not for_first_stage:
         _check_measurable(task)
     return task
+
+
+def read_lists(path: str | Path) -> Iterator[CandidateList]:
+    """The candidate lists of local data, one at a time: data in the original layout may be larger than memory.
+
+    Raises:
+        ListconError: the data cannot be read, naming file and line.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ListconError(f"{path}: no such file or folder.")
+    streamed = stream_lists(place, LOCAL_SPLIT)
+    yield from streamed if streamed is not None else local_task(path, name="local").candidate_lists()
 
 
 def as_tasks(tasks: Sequence[Task | str] | Mapping[str, Lists] | Path | str) -> list[Task]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -47,15 +47,27 @@ def index_texts(
         ListconError: for an empty query, a list without passages or a text that is not a string, naming the query.
     """
     indices: dict[str, int] = {}
+
+    def index(text: str) -> int:
+        return indices.setdefault(text, len(indices))
+
     lists: list[IndexedList] = []
     for place, (query, texts) in enumerate(zip(queries, passages, strict=True)):
         name = names[place] if names is not None else f"query {place} ({_shortened(query)})"
-        check_list(name, query, texts)
-        row = np.fromiter((indices.setdefault(text, len(indices)) for text in texts), dtype=np.int64, count=len(texts))
-        _, first, inverse = np.unique(row, return_index=True, return_inverse=True)
-        same = first[inverse] if len(first) < len(row) else None
-        lists.append(IndexedList(name, indices.setdefault(query, len(indices)), row, same))
+        lists.append(index_list(name, query, texts, index))
     return list(indices), lists
+
+
+def index_list(name: str, query: str, texts: Sequence[str], index: Callable[[str], int]) -> IndexedList:
+    """One list over the indices that `index` gives distinct texts.
+
+    Raises:
+        ListconError: as `check_list`.
+    """
+    check_list(name, query, texts)
+    row = np.fromiter(map(index, texts), dtype=np.int64, count=len(texts))
+    _, first, inverse = np.unique(row, return_index=True, return_inverse=True)
+    return IndexedList(name, index(query), row, first[inverse] if len(first) < len(row) else None)
 
 
 def check_list(name: str, query: object, texts: Sequence[object]) -> None:

@@ -2,11 +2,15 @@
 
 import hashlib
 import io
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerFast
 
 from listcon_eval.errors import ListconError
-from listcon_eval.files import sha256_of_texts, write_bytes
+from listcon_eval.files import write_bytes
 from listcon_eval.inference.tokens import IndexedList, TextTokenizer, pad
 from listcon_eval.model import ListConModel
 from listcon_eval.progress import Progress, no_progress
@@ -44,16 +48,65 @@ class TrainingList(NamedTuple):
     teacher: NDArray[np.float32]
 
 
-def train_eval_split(
-    lists: Sequence[CandidateList], share: float, seed: int
-) -> tuple[list[CandidateList], list[CandidateList]]:
-    """Hold out a random share of the queries; lists with equal query texts stay together.
+class TextTable:
+    """Distinct texts, in a temporary Arrow file that is mapped into memory; a hash and a length of each are in memory.
+
+    Attributes:
+        digests: a hash of each text, (N, 2); there after `close`.
+        lengths: the characters of each text, (N,); there after `close`.
+    """
+
+    digests: NDArray[np.uint64]
+    lengths: NDArray[np.int64]
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="listcon-texts-", ignore_cleanup_errors=True)
+        self._file = str(Path(self._folder.name, "texts.arrow"))
+        self._schema = pa.schema({"text": pa.large_string()})
+        self._writer = pa.ipc.new_stream(self._file, self._schema)
+        self._known: dict[bytes, int] = {}
+        self._sizes = array("q")
+        self._pending: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def index(self, text: str) -> int:
+        """The index of a text, which is added when it is new."""
+        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        known = self._known.setdefault(digest, len(self._sizes))
+        if known == len(self._sizes):
+            self._sizes.append(len(text))
+            self._pending.append(text)
+            if len(self._pending) == _CHUNK_TEXTS:
+                self._write()
+        return known
+
+    def _write(self) -> None:
+        self._writer.write_batch(pa.record_batch([pa.array(self._pending, pa.large_string())], schema=self._schema))
+        self._pending.clear()
+
+    def close(self) -> None:
+        """Add no more: from here on texts are read."""
+        self._write()
+        self._writer.close()
+        self._texts = datasets.Dataset.from_file(self._file)
+        self.digests = np.frombuffer(b"".join(self._known), dtype=np.uint64).reshape(-1, 2)
+        self.lengths = np.array(self._sizes, dtype=np.int64)
+        self._known.clear()
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> list[str]:
+        return list(self._texts[indices.tolist()]["text"])
+
+
+def train_eval_split(lists: Sequence[IndexedList], share: float, seed: int) -> NDArray[np.bool_]:
+    """Which lists are held out: a random share of the queries; lists with equal query texts stay together.
 
     Raises:
         ListconError: when the share leaves nothing to train on.
     """
     if share == 0:
-        return list(lists), []
+        return np.zeros(len(lists), dtype=np.bool_)
     queries = list(dict.fromkeys(row.query for row in lists))
     count = max(1, round(share * len(queries)))
     if count >= len(queries):
@@ -63,7 +116,7 @@ def train_eval_split(
         )
     chosen = np.random.default_rng([seed, len(queries)]).permutation(len(queries))[:count]
     held_out = {queries[index] for index in chosen}
-    return [row for row in lists if row.query not in held_out], [row for row in lists if row.query in held_out]
+    return np.array([row.query in held_out for row in lists])
 
 
 def training_lists(
@@ -242,13 +295,16 @@ class EpochSampler(Sampler[EpochItem]):
 
 
 class TokenisedTexts:
-    """The tokens of N distinct texts, each cut to `max_length` tokens with the special ones."""
+    """The tokens of texts, each cut to `max_length` tokens with the special ones.
 
-    def __init__(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
+    They are made when they are asked for: in the loader's workers, with `--dataloader_num_workers`.
+    """
+
+    def __init__(self, texts: TextTable, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
         self.texts = texts
-        self._rows, _ = TextTokenizer(tokenizer, max_length)(texts)
-        self.lengths: NDArray[np.int64] = np.array([len(row) for row in self._rows], dtype=np.int64)
+        self._tokenize = TextTokenizer(tokenizer, max_length)
         self._padding = tokenizer.pad_token_id or 0
+        self.key = f"{max_length} {tokenizer.backend_tokenizer.to_str()}"
 
     def batches(self, indices: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], dict[str, Tensor]]]:
         """The texts at `indices` in batches of similar length, longest first.
@@ -256,11 +312,13 @@ class TokenisedTexts:
         Yields:
             The places of a batch's texts in `indices`, (n,), and its `input_ids` and `attention_mask`, (n, T).
         """
-        order = np.argsort(-self.lengths[indices], kind="stable")
+        rows, _ = self._tokenize(self.texts[indices])
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        order = np.argsort(-lengths, kind="stable")
         start = 0
         while start < len(order):
-            places = order[start : start + max(1, _BATCH_TOKENS // int(self.lengths[indices[order[start]]]))]
-            input_ids, own = pad([self._rows[index] for index in indices[places]], self._padding)
+            places = order[start : start + max(1, _BATCH_TOKENS // int(lengths[order[start]]))]
+            input_ids, own = pad([rows[place] for place in places], self._padding)
             yield (
                 places,
                 {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(own.astype(np.int64))},
@@ -296,20 +354,17 @@ class PooledCache:
         self, folder: Path, model: ListConModel, texts: TokenisedTexts, autocast: torch.dtype | None = None
     ) -> None:
         self._model, self._texts, self._autocast = model, texts, autocast
-        order = sorted(range(len(texts.texts)), key=lambda index: (-texts.lengths[index], texts.texts[index]))
-        self._chunks = [np.array(order[start : start + _CHUNK_TEXTS]) for start in range(0, len(order), _CHUNK_TEXTS)]
+        digests = texts.texts.digests
+        order = np.lexsort((digests[:, 1], digests[:, 0], -texts.texts.lengths))
+        self._chunks = [order[start : start + _CHUNK_TEXTS] for start in range(0, len(order), _CHUNK_TEXTS)]
         self._place = np.empty(len(order), dtype=np.int64)
         self._place[order] = np.arange(len(order))
-        weights = hashlib.sha256(f"{autocast} {model.config.encoder.to_json_string(use_diff=False)}".encode())
+        key = hashlib.sha256(f"{autocast} {texts.key} {model.config.encoder.to_json_string(use_diff=False)}".encode())
         for name, value in model.encoder.state_dict().items():
-            weights.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
-        self._files = [folder / f"{self._name(weights.hexdigest(), chunk)}.npy" for chunk in self._chunks]
+            key.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
+        names = [hashlib.sha256(key.digest() + digests[chunk].tobytes()).hexdigest()[:32] for chunk in self._chunks]
+        self._files = [folder / f"{name}.npy" for name in names]
         self._mapped: list[NDArray[np.float32]] = []
-
-    def _name(self, weights: str, chunk: NDArray[np.int64]) -> str:
-        """Covers the weights, the texts and, for the tokenizer and the maximum length, the tokens."""
-        tokens = (str(part["input_ids"].tolist()) for _, part in self._texts.batches(chunk))
-        return sha256_of_texts([weights, *(self._texts.texts[index] for index in chunk), *tokens])[:32]
 
     def compute(self, share: int = 0, shares: int = 1, progress: Progress = no_progress) -> None:
         """Encode the texts of the missing files; with several processes, of this one's share of them."""

@@ -1,8 +1,9 @@
 """A training run: lists and a starting point go in; checkpoints and a trained model come out."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +12,11 @@ import torch
 from huggingface_hub import constants
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from listcon_eval.data import local_task
+from listcon_eval.data import local_task, read_lists
 from listcon_eval.data.trec import read_trec_run
 from listcon_eval.errors import ListconError
 from listcon_eval.files import check_writable, write_json
-from listcon_eval.inference.tokens import index_texts
+from listcon_eval.inference.tokens import index_list
 from listcon_eval.model import save_checkpoint
 from listcon_eval.progress import Progress, no_progress
 from listcon_eval.train.arguments import ENCODER_TEACHER, Arguments
@@ -24,6 +25,7 @@ from listcon_eval.train.data import (
     ListCollator,
     ListDataset,
     PooledCache,
+    TextTable,
     TokenisedTexts,
     oversample,
     train_eval_split,
@@ -33,6 +35,7 @@ from listcon_eval.train.start import calibrate, freeze, start_from
 from listcon_eval.train.trainer import EvaluationSet, ListLossModel, ListTrainer, autocast_dtype
 
 _SAMPLE_LISTS = 32
+_TOLD_LISTS = 50_000
 
 
 class TrainedModel(NamedTuple):
@@ -55,27 +58,35 @@ def train(
     output = Path(str(training.output_dir))
     checkpoint = _checkpoint_to_resume(arguments, output)
     check_writable(output)
-    task = local_task(data.data, name="training-data")
-    rows = [row for row in task.candidate_lists() if row.passages]
-    rows, held_out = train_eval_split(rows, data.eval_split or 0.0, training.seed)
-    evaluated = [("split", held_out)] if held_out else []
+    texts = TextTable()
+    digest = hashlib.sha256()
+    rows, indexed = [], []
+    for row in filter(lambda row: row.passages, read_lists(data.data)):
+        indexed.append(index_list(row.query_id, row.query, row.passages, texts.index))
+        digest.update(json.dumps(row).encode())
+        rows.append(row._replace(query="", passages=()))  # the texts are on disk
+        if len(rows) % _TOLD_LISTS == 0:
+            announce(f"{len(rows)} lists read")
+    sets = []
     for given in data.eval_data:
         name, separator, path = given.partition("=")
         one = local_task(path, name=name) if separator and not Path(given).exists() else local_task(given)
-        evaluated.append((one.name, [row for row in one.candidate_lists() if row.passages]))
-
-    everything = [*rows, *(row for _, candidates in evaluated for row in candidates)]
-    texts, indexed = index_texts(
-        [row.query for row in everything], [row.passages for row in everything], [row.query_id for row in everything]
-    )
-    rest = iter(indexed[len(rows) :])
-    sets = [EvaluationSet(name, candidates, list(islice(rest, len(candidates)))) for name, candidates in evaluated]
+        candidates = [row for row in one.candidate_lists() if row.passages]
+        own = [index_list(row.query_id, row.query, row.passages, texts.index) for row in candidates]
+        sets.append(EvaluationSet(one.name, candidates, own))
+    texts.close()
+    held_out = train_eval_split(indexed, data.eval_split or 0.0, training.seed)
+    if held_out.any():
+        chosen = np.flatnonzero(held_out)
+        candidates = [rows[place]._replace(passages=tuple(texts[indexed[place].passages])) for place in chosen]
+        sets.append(EvaluationSet("split", candidates, [indexed[place] for place in chosen]))
+    kept = np.flatnonzero(~held_out)
     teacher = read_trec_run(Path(loss.teacher)) if loss.teacher not in (None, ENCODER_TEACHER) else None
-    usable = training_lists(rows, indexed[: len(rows)], teacher)
+    usable = training_lists([rows[place] for place in kept], [indexed[place] for place in kept], teacher)
     lists = oversample(usable, data.oversample)
     announce(
-        f"{len(usable)} lists to train on ({len(lists)} per epoch), {len(rows) - len(usable)} of one class skipped, "
-        f"{len(held_out)} held out, {len(texts)} distinct texts"
+        f"{len(usable)} lists to train on ({len(lists)} per epoch), {len(kept) - len(usable)} of one class skipped, "
+        f"{held_out.sum()} held out, {len(texts)} distinct texts"
     )
 
     start = start_from(arguments.start, max_length=data.max_length, seed=training.seed)
@@ -113,7 +124,7 @@ def train(
     )
     if trainer.is_world_process_zero():
         record = {name: dataclasses.asdict(getattr(arguments, name)) for name in ("start", "data", "loss")}
-        write_json(output / "arguments.json", {**record, "data_revision": task.revision})
+        write_json(output / "arguments.json", {**record, "data_sha256": digest.hexdigest()})
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     folder = output / "model"
     if trainer.is_world_process_zero():

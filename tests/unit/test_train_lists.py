@@ -1,17 +1,22 @@
 """Which passages a training list holds, what is held out and skipped, and in which order lists are used."""
 
+import json
+import tracemalloc
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from listcon_eval.data import local_task, read_lists
 from listcon_eval.errors import ListconError
-from listcon_eval.inference.tokens import index_texts
+from listcon_eval.inference.tokens import index_list, index_texts
 from listcon_eval.records import CandidateList
 from listcon_eval.train.data import (
     EpochItem,
     EpochSampler,
     ListDataset,
+    TextTable,
     TrainingList,
     oversample,
     train_eval_split,
@@ -150,13 +155,57 @@ def test_own_negatives_are_limited_and_the_rest_is_filled() -> None:
 
 def test_what_is_held_out_is_seeded_and_keeps_equal_queries_together() -> None:
     rows = [candidates(f"{i}", 1, 1, query=f"query {i // 2}") for i in range(200)]
-    kept, held_out = train_eval_split(rows, 0.1, seed=3)
-    assert (len(kept), len(held_out)) == (180, 20)
-    assert not {row.query for row in kept} & {row.query for row in held_out}
-    assert train_eval_split(rows, 0.1, seed=3) == (kept, held_out) != train_eval_split(rows, 0.1, seed=4)
-    assert train_eval_split(rows, 0, seed=3) == (rows, [])
+    _, indexed = index_texts([row.query for row in rows], [row.passages for row in rows])
+    held_out = train_eval_split(indexed, 0.1, seed=3)
+    assert held_out.sum() == 20
+    assert (held_out[::2] == held_out[1::2]).all()
+    assert (train_eval_split(indexed, 0.1, seed=3) == held_out).all()
+    assert (train_eval_split(indexed, 0.1, seed=4) != held_out).any()
+    assert not train_eval_split(indexed, 0, seed=3).any()
     with pytest.raises(ListconError, match="leaves none to train on"):
-        train_eval_split(rows[:2], 0.5, seed=3)
+        train_eval_split(indexed[:2], 0.5, seed=3)
+
+
+def test_texts_on_disk_are_those_that_were_added() -> None:
+    table = TextTable()
+    texts = [f"text {number % 3000}" for number in range(5000)]
+    assert [table.index(text) for text in texts] == [number % 3000 for number in range(5000)]
+    table.close()
+    assert len(table) == len(table.digests) == 3000
+    assert table[np.array([2999, 0, 0])] == ["text 2999", "text 0", "text 0"]
+    assert table.lengths[[0, 2999]].tolist() == [6, 9]
+
+
+def test_lists_that_are_streamed_are_those_of_the_task(tmp_path: Path) -> None:
+    rows = [
+        {"query": " spaces ", "positive": [" a ", ""], "negative": ["b", "b"], "query_id": "7"},
+        {"query": "another", "positive": [], "negative": ["only"]},
+    ]
+    (tmp_path / "lists.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert list(read_lists(tmp_path / "lists.jsonl")) == local_task(tmp_path / "lists.jsonl").candidate_lists()
+    (tmp_path / "lists.jsonl").write_text("\n".join(map(json.dumps, [rows[0], rows[0]])), encoding="utf-8")
+    with pytest.raises(ListconError, match="line 2: query_id '7' was used before"):
+        list(read_lists(tmp_path / "lists.jsonl"))
+    with pytest.raises(ListconError, match="no such file or folder"):
+        list(read_lists(tmp_path / "missing.jsonl"))
+
+
+def test_training_data_is_read_a_list_at_a_time(tmp_path: Path) -> None:
+    """The memory does not grow with the file: a quarter of the file's size is enough."""
+    path = tmp_path / "lists.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(400):
+            negative = [f"{number} {place} " + "text " * 500 for place in range(20)]
+            file.write(json.dumps({"query": f"query {number}", "positive": [f"{number}"], "negative": negative}) + "\n")
+    table = TextTable()
+    tracemalloc.start()
+    try:
+        for row in read_lists(path):
+            index_list(row.query_id, row.query, row.passages, table.index)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < path.stat().st_size / 4
 
 
 def test_an_epoch_has_every_list_once_and_copies_do_not_count() -> None:

@@ -15,13 +15,21 @@ from checkpoints import write_layout_1
 from listcon_eval import ListConRanker
 from listcon_eval.data import local_task
 from listcon_eval.errors import ListconError
-from listcon_eval.inference.tokens import index_texts
+from listcon_eval.inference.tokens import index_list
 from listcon_eval.metrics import cmteb
 from listcon_eval.model import ListConConfig, ListConModel, load_checkpoint
 from listcon_eval.ordering import ranked_list
 from listcon_eval.train import data
 from listcon_eval.train.arguments import LossArguments, parse_arguments
-from listcon_eval.train.data import EpochItem, ListCollator, ListDataset, TokenisedTexts, encode_texts, training_lists
+from listcon_eval.train.data import (
+    EpochItem,
+    ListCollator,
+    ListDataset,
+    TextTable,
+    TokenisedTexts,
+    encode_texts,
+    training_lists,
+)
 from listcon_eval.train.run import TrainedModel, train
 from listcon_eval.train.trainer import ListLossModel
 from synthetic_lists import write_encoder, write_lists
@@ -227,7 +235,7 @@ def test_a_run_starts_from_a_checkpoint_of_another(folder: Path) -> None:
     second = run(folder, "stage2", encoder=None, model=first.folder)
     record = json.loads((folder / "stage2" / "arguments.json").read_text())
     assert record["start"]["model"] == str(first.folder)
-    assert record["data_revision"].startswith("sha256-")
+    assert record["data_sha256"]
     assert 0 < largest_difference(weights(first.folder), weights(second.folder)) < 0.1
 
 
@@ -242,7 +250,9 @@ def test_a_batch_has_every_text_once(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(data, "_BATCH_TOKENS", 40)
     checkpoint = load_checkpoint(write_layout_1(folder / "tiny", hidden=32, layers=1, list_width=24, feedforward=32))
     rows = local_task(folder / "lists.jsonl").candidate_lists()
-    texts, indexed = index_texts([row.query for row in rows], [row.passages for row in rows])
+    texts = TextTable()
+    indexed = [index_list(row.query_id, row.query, row.passages, texts.index) for row in rows]
+    texts.close()
     tokens = TokenisedTexts(texts, checkpoint.tokenizer, 32)
     dataset = ListDataset(training_lists(rows, indexed), size=6, fill="pool", seed=0)
     items = [dataset[EpochItem(0, index, index < 3)] for index in range(5)]
