@@ -5,7 +5,7 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from rich.box import Box
@@ -71,6 +71,20 @@ def table(
         for rule in ("toprule", "midrule", "bottomrule"):
             text = text.replace(r"\hline", rf"\{rule}", 1)
     return text
+
+
+def latex_float(body: str, caption: str, comments: Iterable[str]) -> str:
+    r"""A `table` environment around a LaTeX table, below comments."""
+    return "\n".join(
+        [
+            *(f"% {one_line(comment)}" for comment in comments),
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escaped(caption, 'latex')}}}",
+            body,
+            r"\end{table}",
+        ]
+    )
 
 
 def terminal_width() -> int | None:

@@ -201,8 +201,7 @@ def _peak_memory(load: LoadOptions) -> str:
 
 def _print_tables(results: Sequence[Result]) -> None:
     from listcon_eval.metrics import Measure
-    from listcon_eval.report.formats import as_text
-    from listcon_eval.report.table import comparison_tables, main_tables
+    from listcon_eval.report.table import as_text, comparison_tables, main_tables
     from listcon_eval.tables import terminal_width
 
     others = dict.fromkeys(name for result in results for name in result.ir_measures)

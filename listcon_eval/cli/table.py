@@ -47,21 +47,20 @@ def table(
 
       listcon-eval table --published --readme README.md
     """
-    from listcon_eval.report import formats
-    from listcon_eval.report.table import read_tables
+    from listcon_eval.report import table as report
     from listcon_eval.tables import terminal_width
 
     if readme is not None:
         options.refuse_with("--readme", json=as_json, format=style not in ("terminal", "markdown"))
     if as_json:
         options.refuse_with("--json", format=style != "terminal")
-    tables = read_tables(results, measure, with_published=published)
+    tables = report.read_tables(results, measure, with_published=published)
     if readme is not None:
-        formats.update_block(readme, tables)
+        report.update_block(readme, tables)
         echo(str(readme))
     elif as_json:
-        echo_json(formats.as_json(tables))
+        echo_json(report.as_json(tables))
     elif style == "csv":
-        echo(formats.as_csv(tables).rstrip("\n"))
+        echo(report.as_csv(tables).rstrip("\n"))
     else:
-        echo("\n\n".join(formats.as_text(shown, style, width=terminal_width()) for shown in tables))
+        echo("\n\n".join(report.as_text(shown, style, width=terminal_width()) for shown in tables))

@@ -16,8 +16,7 @@ from listcon_eval.data import CARD_TASKS, official_task
 from listcon_eval.errors import ListconError
 from listcon_eval.files import write_text
 from listcon_eval.publish.eligibility import choose_results, publish_blockers
-from listcon_eval.report.formats import has_block, line_break_of, with_block
-from listcon_eval.report.table import comparison_tables
+from listcon_eval.report.table import comparison_tables, has_block, line_break_of, read_markdown, with_block
 from listcon_eval.results import Result
 from listcon_eval.tables import one_line
 
@@ -89,10 +88,7 @@ def update_model_card(path: Path, paths: Sequence[Path], mode: str) -> list[str]
     """
     results = choose_results(paths, mode)
     index = _model_index(results)
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, ValueError) as error:
-        raise ListconError(f"{path} cannot be read as a model card: {error}") from error
+    text = read_markdown(path)
     changed = [f"{_KEY}: {', '.join(result.task for result in results)}"]
     text = _with_front_matter(text, index, results, line_break_of(text), path)
     if has_block(text):

@@ -6,9 +6,8 @@ script inserts them as text.
 
 import base64
 import hashlib
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +24,8 @@ from listcon_eval.ordering import ranked_places
 from listcon_eval.report.figures import inline_svg, write_plots
 from listcon_eval.report.run_data import NOT_RANKED, TaskResults, results_of, task_results, tied_ranks
 from listcon_eval.report.sections import Section, sections, span
-from listcon_eval.report.table import Table, is_close, main_tables
-from listcon_eval.results import Provenance, RankedQuery
+from listcon_eval.report.table import Table, as_json, main_tables
+from listcon_eval.results import Provenance
 
 MAX_TEXT = 500
 """Characters of a passage that the page shows."""
@@ -105,49 +104,19 @@ def page(tables: Sequence[Table], tasks: Sequence[TaskPage]) -> str:
         lstrip_blocks=True,
         loader=jinja2.FunctionLoader(_template),
     )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
     environment.filters["with_code"] = _with_code
     return environment.get_template("report.html").render(
         version=__version__,
         style=Markup(_template("report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        tables=[_table(table) for table in tables],
-        tasks=[
-            {
-                "id": f"task-{number + 1}",
-                "name": task.results.task,
-                "measure": str(task.results.measure),
-                "queries": task.queries,
-                "candidates": span(int(task.results.lengths.min()), int(task.results.lengths.max())),
-                "sections": task.sections,
-                "figures": {
-                    section.key: Markup(inline_svg(section.figure, f"t{number}-{section.key}"))
-                    for section in task.sections
-                    if section.figure is not None
-                },
-                "json": Markup(embedded_json(task.queries)),
-                "systems": [
-                    {
-                        "name": system.name,
-                        "letter": system.letter,
-                        "label": system.label,
-                        "signature": str(system.run.signature),
-                        "rows": _provenance_rows(system.provenance),
-                    }
-                    for system in task.results.systems
-                ],
-            }
-            for number, task in enumerate(tasks)
-        ],
+        tables=as_json(tables)["tables"],
+        tasks=tasks,
+        span=span,
+        svg=lambda figure, prefix: Markup(inline_svg(figure, prefix)),
+        provenance_rows=_provenance_rows,
     )
-
-
-def embedded_json(value: Mapping[str, Any]) -> str:
-    r"""JSON for a `<script type="application/json">`: `<`, `>`, `&` and line separators are written as `\u003c` etc."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
 
 
 def _with_code(text: str) -> str:
@@ -159,57 +128,23 @@ def _template(name: str) -> str:
     return _TEMPLATES.joinpath(name).read_text(encoding="utf-8")
 
 
-def _table(shown: Table) -> dict[str, Any]:
-    return {
-        "title": shown.title,
-        "columns": shown.columns,
-        "rows": [
-            {
-                "model": row.model,
-                "mode": row.mode,
-                "source": row.source,
-                "cells": [
-                    {
-                        "column": name,
-                        "text": f"{numbers[name]:.2f}" if numbers[name] == numbers[name] else "–",
-                        "best": name in best,
-                        "difference": f"{differences[name]:+.2f}" if name in differences else None,
-                        "close": name in differences and is_close(differences[name]),
-                    }
-                    for name in shown.columns
-                ],
-            }
-            for row, numbers, best, differences in zip(
-                shown.rows, shown.printed, shown.best, shown.differences, strict=True
-            )
-        ],
-        "notes": shown.notes,
-        "has_average": len(shown.tasks) > 1,
-        "is_compared": any(shown.differences),
-    }
-
-
-def _provenance_rows(provenance: Provenance | None) -> list[tuple[str, str]]:
+def _provenance_rows(provenance: Provenance | None) -> Iterator[tuple[str, str]]:
     if provenance is None:
-        return [("Source", "a TREC run file of another tool, which does not say how it was made")]
+        yield "Source", "a TREC run file of another tool, which does not say how it was made"
+        return
     model, data = provenance.model, provenance.data
-    rows = [
-        ("Model", f"{model.name} @ {model.revision}"),
-        ("Data", f"{data.revision}, {data.location}"),
-        ("Finished", str(provenance.finished)),
-        ("Device", provenance.device),
-    ]
-    more = {"Model details": model.model_extra or {}, "Observed": provenance.observed, "Settings": provenance.settings}
-    more |= {"Ties": provenance.ties, "Versions": provenance.versions}
-    rows += [
-        (name, "; ".join(f"{key} {value}" for key, value in values.items() if value is not None))
-        for name, values in more.items()
-        if values
-    ]
-    if provenance.git:
-        changed = ", with uncommitted changes" if provenance.git["dirty"] else ""
-        rows.append(("Code", f"{provenance.git['commit']}{changed}"))
-    return rows
+    yield "Model", f"{model.name} @ {model.revision}"
+    yield "Data", f"{data.revision}, {data.location}"
+    yield "Model details", _in_words(model.model_extra or {})
+    for name in ("finished", "device", "observed", "settings", "ties", "versions", "git"):
+        yield name.capitalize(), _in_words(getattr(provenance, name))
+
+
+def _in_words(value: object) -> str:
+    """A value as text; of several with names, those that there are."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return "; ".join(f"{name} {part}" for name, part in value.items() if part is not None)
 
 
 def queries_of(results: TaskResults, *, max_queries: int, top: int) -> dict[str, Any]:
@@ -227,54 +162,43 @@ def queries_of(results: TaskResults, *, max_queries: int, top: int) -> dict[str,
         relevant ones; `no_texts`: why there are no texts; `cut`: how many texts were cut; `start`: the indices of the
         run to show first and of the one to compare it with.
     """
-    chosen = _chosen(results, max_queries)
-    texts, missing = results.texts([results.query_ids[place] for place in chosen]) if chosen else ({}, None)
-    passages = {str(place): _passages(results, results.query_ids[place], texts, top) for place in chosen}
-    cut = 0
-    for found in passages.values():
-        for document in found["documents"]:
-            if document["text"] is not None and len(document["text"]) > MAX_TEXT:
-                document["text"] = f"{document['text'][:MAX_TEXT]}…"
-                cut += 1
+    systems, query_ids = results.systems, results.query_ids
+    ap = np.array([system.ap for system in systems])  # (S, Q)
+    orders = [*np.argsort(ap, axis=1, kind="stable"), np.argsort(ap.min(axis=0) - ap.max(axis=0), kind="stable")]
+    turns = dict.fromkeys(int(place) for turn in zip(*orders, strict=True) for place in turn)
+    chosen = sorted(list(turns)[:max_queries])
+    texts, missing = results.texts([query_ids[place] for place in chosen]) if chosen else ({}, None)
+    passages = {str(place): _passages(results, query_ids[place], texts, top) for place in chosen}
+    documents = [document for found in passages.values() for document in found["documents"]]
+    long = [document for document in documents if len(document["text"] or "") > MAX_TEXT]
+    for document in long:
+        document["text"] = f"{document['text'][:MAX_TEXT]}…"
+    pairs = [[systems.index(iterative), systems.index(conventional)] for conventional, iterative in results.mode_pairs]
+    relevance = [results.candidates[query_id].relevance for query_id in query_ids]
     return {
         "task": results.task,
         "measure": str(results.measure),
         "left_out": results.queries_left_out,
         "systems": [
-            {"letter": system.letter, "name": system.label, "iterative": system.is_iterative}
-            for system in results.systems
+            {"letter": system.letter, "name": system.label, "iterative": system.mode == "iterative"}
+            for system in systems
         ],
-        "queries": [_query(results, place, query_id) for place, query_id in enumerate(results.query_ids)],
+        "queries": [
+            {
+                "id": query_id,
+                "text": results.query_text(query_id),
+                "candidates": len(judged),
+                "relevant": sum(value > 0 for value in judged),
+                "ap": [round(100 * value, 2) for value in own.tolist()],
+            }
+            for query_id, judged, own in zip(query_ids, relevance, ap.T, strict=True)
+        ],
         "passages": passages,
         "top": top,
-        "start": _start(results),
+        # Iterative against conventional inference if both are there, else the second system against the first
+        "start": pairs[0] if pairs else [1, 0][-len(systems) :],
         "no_texts": missing,
-        "cut": cut,
-    }
-
-
-def _start(results: TaskResults) -> list[int]:
-    """Iterative against conventional inference if both are there, else the second system against the first."""
-    for conventional, iterative in results.mode_pairs:
-        return [results.systems.index(iterative), results.systems.index(conventional)]
-    return [1, 0] if len(results.systems) > 1 else [0]
-
-
-def _chosen(results: TaskResults, max_queries: int) -> list[int]:
-    ap = np.array([system.ap for system in results.systems])  # (S, Q)
-    orders = [*np.argsort(ap, axis=1, kind="stable"), np.argsort(ap.min(axis=0) - ap.max(axis=0), kind="stable")]
-    turns = dict.fromkeys(int(place) for turn in zip(*orders, strict=True) for place in turn)
-    return sorted(list(turns)[:max_queries])
-
-
-def _query(results: TaskResults, place: int, query_id: str) -> dict[str, Any]:
-    relevance = results.in_candidate_order.rankings[query_id].relevance
-    return {
-        "id": query_id,
-        "text": results.query_text(query_id),
-        "candidates": len(relevance),
-        "relevant": sum(value > 0 for value in relevance),
-        "ap": [round(100 * float(system.ap[place]), 2) for system in results.systems],
+        "cut": len(long),
     }
 
 
@@ -292,17 +216,11 @@ def _passages(results: TaskResults, query_id: str, texts: Mapping[str, Mapping[s
                 for at in order[:top]
             ]
         )
-        ranks.append(_ranks(entry))
+        relevant = sorted(tied_ranks(entry.final_scores)[np.array(entry.relevance) > 0].tolist())
+        ranks.append([None if last == NOT_RANKED else [first, last] for first, last in relevant])
     own = texts.get(query_id, {})
     return {
         "documents": [{"id": name, "text": own.get(name), "relevance": relevance[name]} for name in documents],
         "ranked": ranked,
         "ranks": ranks,
     }
-
-
-def _ranks(entry: RankedQuery) -> list[list[int] | None]:
-    """`tied_ranks` of the relevant candidates, sorted; None for one that was not retrieved."""
-    ranks = tied_ranks(entry.final_scores)
-    found = sorted([int(ranks[at, 0]), int(ranks[at, 1])] for at, value in enumerate(entry.relevance) if value > 0)
-    return [None if last == NOT_RANKED else [first, last] for first, last in found]

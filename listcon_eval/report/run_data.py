@@ -4,10 +4,11 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
@@ -25,10 +26,9 @@ MAX_SYSTEMS = 16
 NOT_RANKED = 10**9
 """The rank of a candidate that a system did not rank: beyond every depth."""
 _MAX_BINS = 8
-_LOADING, _MEASURING = "load", "measure"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SystemRun:
     """One system's run of a task with Q queries.
 
@@ -57,9 +57,9 @@ class SystemRun:
         return f"{self.letter}: {self.label}"
 
     @property
-    def is_iterative(self) -> bool:
-        """Whether it ranked in rounds."""
-        return self.run.result is not None and self.run.result.mode == "iterative"
+    def mode(self) -> str | None:
+        """The inference mode, or "pointwise"; None for a TREC run file."""
+        return None if self.run.result is None else self.run.result.mode
 
     @cached_property
     def provenance(self) -> Provenance | None:
@@ -93,32 +93,32 @@ class TaskResults:
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Candidates a query, (Q,)."""
-        return np.array([len(self.in_candidate_order.rankings[query_id].doc_ids) for query_id in self.query_ids])
+        return np.array([len(self.candidates[query_id].doc_ids) for query_id in self.query_ids])
 
     @property
     def has_candidate_order(self) -> bool:
         """Whether the data's order of candidates is known; a TREC run does not have it."""
-        return any(system.run.result is not None for system in self.systems)
+        return any(system.mode is not None for system in self.systems)
 
-    @cached_property
-    def in_candidate_order(self) -> SystemRun:
-        """A system whose candidates are in the data's order, if any system's are."""
-        return next((system for system in self.systems if system.run.result is not None), self.systems[0])
+    @property
+    def candidates(self) -> Mapping[str, RankedQuery]:
+        """Each query with its candidates in the data's order, if that is known."""
+        return next((system for system in self.systems if system.mode is not None), self.systems[0]).rankings
 
     @property
     def mode_pairs(self) -> list[tuple[SystemRun, SystemRun]]:
         """Conventional and iterative inference of one model, with the same settings otherwise."""
-        found: dict[tuple[object, ...], dict[str, SystemRun]] = {}
-        for system in self.systems:
-            if (result := system.run.result) is not None:
-                others = sorted((name, str(value)) for name, value in result.settings.items() if name != "mode")
-                key = (result.model, result.model_revision, *others)
-                found.setdefault(key, {})[result.mode] = system
-        return [
-            (modes["conventional"], modes["iterative"])
-            for modes in found.values()
-            if {"conventional", "iterative"} <= modes.keys()
-        ]
+
+        def is_pair(one: Result | None, other: Result | None) -> bool:
+            return (
+                one is not None
+                and other is not None
+                and (one.mode, other.mode) == ("conventional", "iterative")
+                and (one.model, one.model_revision) == (other.model, other.model_revision)
+                and {**one.settings, "mode": None} == {**other.settings, "mode": None}
+            )
+
+        return [pair for pair in permutations(self.systems, 2) if is_pair(pair[0].run.result, pair[1].run.result)]
 
     def query_text(self, query_id: str) -> str | None:
         """A query's text; None when no run has it."""
@@ -151,46 +151,69 @@ def task_results(
         before: the first stage: a system, by its label or a part of it, or "data" for the candidate order. By default
             a run of the first stage or of BM25 if there is one, else the candidate order.
         data: task -> data to read texts from; the key None is for a report of one task.
-        progress: called with the number of runs read, and of all.
+        progress: called with the number of tasks read, and of all.
 
     Raises:
         ListconError: too many systems, runs of one task over different data, or no system or several of that label.
     """
     if len(systems) > MAX_SYSTEMS:
         raise ListconError(f"{len(systems)} systems for one report; give at most {MAX_SYSTEMS}")
-    names = list(dict.fromkeys(task for system in systems for task in system.tasks))
-    given = _data_of(names, data or {})
+    tasks = list(dict.fromkeys(task for system in systems for task in system.tasks))
+    given = _data_of(tasks, data or {})
     chosen = None if before in (None, CANDIDATE_ORDER) else find_system(systems, str(before)).label
-    total = sum(len(system.tasks) for system in systems)
-    done = 0
     found = []
-    for name in names:
-        own = [(place, system) for place, system in enumerate(systems) if name in system.tasks]
-        runs = [system.tasks[name] for _, system in own]
-        check_comparable(name, [system for _, system in own], runs)
-        if name in given and all(run.result is None for run in runs):
-            raise ListconError(f"--data {given[name]}: TREC run files alone show no passages; leave it out")
-        mains = [Measure("mteb", run.result.main_score) for run in runs if run.result is not None]
-        choices = [m for m in (CARD_MAP, *mains) if all(str(m) in run.values for run in runs)]
-        measure = choices[0] if choices else MAIN_SCORE
-        shared = set.intersection(*({*run.values[str(measure)]} for run in runs))
-        query_ids = tuple(query_id for query_id in runs[0].values[str(measure)] if query_id in shared)
-        read = []
-        for (place, system), run in zip(own, runs, strict=True):
-            values = run.values[str(measure)]
-            ap = np.array([values[query_id] for query_id in query_ids])
-            read.append(SystemRun(place, system.label, run, ap, run.load_rankings()))
-            done += 1
-            progress(done, total)
-        if before is None:
-            first_stage = next(
-                (s for s in read if s.run.result is not None and s.run.result.kind in ("first-stage", "bm25")), None
+    for done, task in enumerate(tasks, start=1):
+        own = {place: system for place, system in enumerate(systems) if task in system.tasks}
+        runs = {place: system.tasks[task] for place, system in own.items()}
+        check_comparable(task, list(own.values()), list(runs.values()))
+        results = [run.result for run in runs.values() if run.result is not None]
+        if task in given and not results:
+            raise ListconError(f"--data {given[task]}: TREC run files alone show no passages; leave it out")
+        choices = [CARD_MAP, *(Measure("mteb", result.main_score) for result in results), MAIN_SCORE]
+        measure = next(m for m in choices if all(str(m) in run.values for run in runs.values()))
+        values = {place: run.values[str(measure)] for place, run in runs.items()}
+        first, *others = values.values()
+        query_ids = tuple(query_id for query_id in first if all(query_id in row for row in others))
+        read = tuple(
+            SystemRun(
+                place=place,
+                label=systems[place].label,
+                run=run,
+                ap=np.array([values[place][query_id] for query_id in query_ids]),
+                rankings=run.load_rankings(),
             )
-        else:
-            first_stage = next((s for s in read if s.label == chosen), None)
-        left_out = len({query_id for run in runs for query_id in run.query_ids}) - len(query_ids)
-        found.append(TaskResults(name, measure, query_ids, left_out, tuple(read), first_stage, given.get(name)))
+            for place, run in runs.items()
+        )
+        kinds = ("first-stage", "bm25") if before is None else ()
+        stages = [s for s in read if s.label == chosen or (s.run.result is not None and s.run.result.kind in kinds)]
+        every = {query_id for run in runs.values() for query_id in run.query_ids}
+        found.append(
+            TaskResults(
+                task=task,
+                measure=measure,
+                query_ids=query_ids,
+                queries_left_out=len(every) - len(query_ids),
+                systems=read,
+                before=stages[0] if stages else None,
+                data=given.get(task),
+            )
+        )
+        progress(done, len(tasks))
     return found
+
+
+def _data_of(tasks: Sequence[str], data: Mapping[str | None, Path]) -> dict[str, Path]:
+    given = {}
+    for name, path in data.items():
+        if name is None and len(tasks) != 1:
+            raise ListconError(
+                f"--data {path}: the runs are of {len(tasks)} tasks ({', '.join(tasks)}); say which one it is of, "
+                "with --data TASK=PATH"
+            )
+        if name is not None and name not in tasks:
+            raise ListconError(f"--data {name}={path}: no run is of a task {name}; there are {', '.join(tasks)}")
+        given[name or tasks[0]] = path
+    return given
 
 
 def results_of(tasks: Sequence[TaskResults]) -> list[Result]:
@@ -200,7 +223,8 @@ def results_of(tasks: Sequence[TaskResults]) -> list[Result]:
 
 def _trec_result(task: TaskResults, system: SystemRun) -> Result:
     """The result of a TREC run, on the data of the compared runs: their judgements were checked to be equal."""
-    run, known = system.run, task.in_candidate_order.run
+    run = system.run
+    known = next((other.run for other in task.systems if other.run.result is not None), run)
     return Result.model_construct(
         folder=Path(),
         task=task.task,
@@ -222,67 +246,19 @@ def _trec_result(task: TaskResults, system: SystemRun) -> Result:
     )
 
 
-def _data_of(tasks: Sequence[str], data: Mapping[str | None, Path]) -> dict[str, Path]:
-    given = {}
-    for name, path in data.items():
-        if name is None and len(tasks) != 1:
-            raise ListconError(
-                f"--data {path}: the runs are of {len(tasks)} tasks ({', '.join(tasks)}); say which one it is of, "
-                "with --data TASK=PATH"
-            )
-        if name is not None and name not in tasks:
-            raise ListconError(f"--data {name}={path}: no run is of a task {name}; there are {', '.join(tasks)}")
-        given[tasks[0] if name is None else name] = path
-    return given
+def gain_by_length(lengths: NDArray[np.int64], gains: NDArray[np.float64]) -> pd.DataFrame:
+    """Mean gain by list length, (Q,) each, in at most 8 bins of similar size; lists of one length share a bin.
 
-
-class LengthBin(NamedTuple):
-    """Queries of similar list length: its bounds, how many queries, and their mean gain."""
-
-    min_length: int
-    max_length: int
-    queries: int
-    gain: float
-
-
-class RoundCounts(NamedTuple):
-    """One round of iterative inference, from 0, over all queries.
-
-    Passages are dropped in it, or kept when it is the last round of their list.
+    Returns:
+        A row a bin: `shortest` and `longest` length, how many `queries`, and their mean `gain`.
     """
-
-    number: int
-    dropped: int
-    dropped_relevant: int
-    kept: int
-    kept_relevant: int
-
-
-class PhaseTimes(NamedTuple):
-    """Seconds of a run by phase, without loading the model, and how many passages and queries it ranked."""
-
-    seconds: Mapping[str, float]
-    passages: int
-    queries: int
-
-    @property
-    def ranking(self) -> float:
-        """Seconds of the phases that rank: all but the computing of metrics."""
-        return sum(seconds for phase, seconds in self.seconds.items() if phase != _MEASURING)
-
-
-def gain_by_length(lengths: NDArray[np.int64], gains: NDArray[np.float64]) -> list[LengthBin]:
-    """Mean gain by list length, (Q,) each, in at most 8 bins of similar size; lists of one length share a bin."""
-    distinct = np.unique(lengths)
-    if len(distinct) <= _MAX_BINS:
-        edges = distinct
-    else:
+    edges = np.unique(lengths)
+    if len(edges) > _MAX_BINS:
         edges = np.unique(np.quantile(lengths, np.linspace(0, 1, _MAX_BINS + 1)[:-1], method="lower"))
-    place = np.searchsorted(edges, lengths, side="right") - 1  # (Q,)
-    return [
-        LengthBin(int(lengths[own].min()), int(lengths[own].max()), int(own.sum()), float(gains[own].mean()))
-        for own in (place == number for number in range(len(edges)))
-    ]
+    bins = pd.DataFrame({"length": lengths, "gain": gains}).groupby(np.searchsorted(edges, lengths, side="right"))
+    return bins.agg(
+        shortest=("length", "min"), longest=("length", "max"), queries=("length", "size"), gain=("gain", "mean")
+    )
 
 
 def tied_ranks(scores: Sequence[float]) -> NDArray[np.int64]:
@@ -300,7 +276,7 @@ def ranks_of_relevant(results: TaskResults, system: SystemRun) -> NDArray[np.int
     """`tied_ranks` of the relevant candidates of all queries, (R, 2); `NOT_RANKED` for those a TREC run lacks."""
     ranks = []
     for query_id in results.query_ids:
-        entry, listed = system.rankings[query_id], results.in_candidate_order.rankings[query_id]
+        entry, listed = system.rankings[query_id], results.candidates[query_id]
         ranks.append(tied_ranks(entry.final_scores)[np.array(entry.relevance) > 0])
         relevant = {doc_id for doc_id, value in zip(listed.doc_ids, listed.relevance, strict=True) if value > 0}
         ranks.append(np.full((len(relevant.difference(entry.doc_ids)), 2), NOT_RANKED))
@@ -309,25 +285,15 @@ def ranks_of_relevant(results: TaskResults, system: SystemRun) -> NDArray[np.int
 
 def candidate_places(results: TaskResults) -> NDArray[np.int64]:
     """The places, from 1, of all relevant candidates of all queries in the data's order, as first and last, (R, 2)."""
-    rankings = results.in_candidate_order.rankings
-    places = [
-        place
-        for query_id in results.query_ids
-        for place, value in enumerate(rankings[query_id].relevance, start=1)
-        if value > 0
-    ]
-    return np.array([(place, place) for place in places], dtype=np.int64).reshape(-1, 2)
+    places = [np.flatnonzero(np.array(results.candidates[query_id].relevance) > 0) for query_id in results.query_ids]
+    return np.repeat(np.concatenate(places)[:, None] + 1, 2, axis=1)
 
 
 def positives_first(results: TaskResults) -> tuple[int, int]:
     """How many queries with both classes list all relevant candidates first, and how many have both classes."""
-    first = both = 0
-    for query_id in results.query_ids:
-        relevant = [value > 0 for value in results.in_candidate_order.rankings[query_id].relevance]
-        if 0 < sum(relevant) < len(relevant):
-            both += 1
-            first += all(relevant[: sum(relevant)])
-    return first, both
+    labels = [[value > 0 for value in results.candidates[query_id].relevance] for query_id in results.query_ids]
+    both = [row for row in labels if any(row) and not all(row)]
+    return sum(row == sorted(row, reverse=True) for row in both), len(both)
 
 
 def share_within(ranks: NDArray[np.int64], depths: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -341,29 +307,31 @@ def share_within(ranks: NDArray[np.int64], depths: NDArray[np.int64]) -> NDArray
     return np.asarray(np.clip((depths - first + 1) / (last - first + 1), 0, 1).mean(axis=0), dtype=np.float64)
 
 
-def round_counts(results: TaskResults, system: SystemRun) -> list[RoundCounts]:
-    """How many passages, and how many relevant ones, leave in each round of an iterative run."""
-    count: dict[int, list[int]] = {}
-    for query_id in results.query_ids:
-        entry = system.rankings[query_id]
-        last = max(entry.rounds, default=0)
-        for number, relevance in zip(entry.rounds, entry.relevance, strict=True):
-            row = count.setdefault(number, [0, 0, 0, 0])
-            column = 2 if number == last else 0
-            row[column] += 1
-            row[column + 1] += relevance > 0
-    return [RoundCounts(number, *count[number]) for number in sorted(count)]
+def round_counts(results: TaskResults, system: SystemRun) -> pd.DataFrame:
+    """How many passages leave in each round of an iterative run, by the round's number.
 
-
-def phase_times(system: SystemRun) -> PhaseTimes | None:
-    """A run's time by phase; None for a TREC run, which does not say."""
-    provenance = system.provenance
-    if provenance is None or not provenance.seconds:
-        return None
-    seconds = {phase: value for phase, value in provenance.seconds.items() if phase != _LOADING}
-    return PhaseTimes(seconds, sum(len(entry.doc_ids) for entry in system.rankings.values()), len(system.rankings))
-
-
-def phases_of(all_times: Sequence[PhaseTimes]) -> list[str]:
-    """The phases of several runs, in their order."""
-    return list(dict.fromkeys(phase for found in all_times for phase in found.seconds))
+    Returns:
+        Columns `dropped` and `kept` (it was the last round of their list), and of each how many are relevant:
+        `dropped_relevant` and `kept_relevant`.
+    """
+    entries = [system.rankings[query_id] for query_id in results.query_ids]
+    left = pd.DataFrame(
+        [
+            (number, number == max(entry.rounds), relevance > 0)
+            for entry in entries
+            for number, relevance in zip(entry.rounds, entry.relevance, strict=True)
+        ],
+        columns=["round", "kept", "relevant"],
+    )
+    return (
+        pd.DataFrame(
+            {
+                "dropped": ~left["kept"],
+                "dropped_relevant": ~left["kept"] & left["relevant"],
+                "kept": left["kept"],
+                "kept_relevant": left["kept"] & left["relevant"],
+            }
+        )
+        .groupby(left["round"])
+        .sum()
+    )

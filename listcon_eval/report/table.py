@@ -1,24 +1,28 @@
-"""The comparison table: models and modes down, tasks across, published figures marked as such.
+"""The comparison table: models and modes down, tasks across, published figures marked as such; in every format.
 
 The tasks of the model card, the other tasks of mteb and other data never share a table, and only a row with a number
 for every task has an average.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from listcon_eval.data import CARD_TASKS
 from listcon_eval.errors import ListconError, count_of
+from listcon_eval.files import write_text
 from listcon_eval.metrics import CARD_MAP, MAIN, Measure
 from listcon_eval.results import Result, Signature, load_results
 from listcon_eval.results.store import run_folders
+from listcon_eval.tables import Style, code, escaped, heading, latex_float, one_line, table
 
 if TYPE_CHECKING:
     from listcon_eval.results.records import FirstStageRecord
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 AVERAGE = "Avg."
 REPRODUCED_WITHIN = 0.1
 """The difference to a published number, in percent points, up to which it counts as reproduced."""
+TABLE_START, TABLE_END = "<!-- listcon-eval table -->", "<!-- end -->"
+_ABOUT_DIFFERENCES = f"Difference to the published number, percent points (✓ within {REPRODUCED_WITHIN})"
+_CARD, _MTEB, _OTHER_DATA = "Official tasks", "Other tasks of mteb", "Other data (no official results)"
 _UPPER_BOUND = "oracle"
 _REVISION_CHARACTERS = 14  # of a revision in a table
 
@@ -67,34 +74,33 @@ def published_row(result: Result, measure: Measure) -> PublishedRow | None:
     A model of the hub matches by id and revision. A local folder has neither: it matches by its name, and is compared
     with the first published revision, which is that of the model card.
     """
+
+    def plain(name: str) -> str:
+        return name.lower().replace("_", "-")
+
     organisation, _, name = result.model.rpartition("/")
     for row in published_rows(measure):
         if result.model == row.hub:
             is_same = row.revision in (None, result.model_revision)
         else:
-            names = {_plain(row.hub.rpartition("/")[2]), _plain(row.model)}
-            is_same = organisation in ("", "local") and _plain(name) in names
+            names = {plain(row.hub.rpartition("/")[2]), plain(row.model)}
+            is_same = organisation in ("", "local") and plain(name) in names
         if is_same and row.mode == result.shown_mode:
             return row
     return None
 
 
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "-")
-
-
 @dataclass(frozen=True)
 class Row:
-    """One system's numbers.
+    """One system's numbers, in percent and as they are printed, with two decimals.
 
     Attributes:
         model: its name.
         mode: the inference mode, `-` where there is none.
         source: "published" or "measured", with dtype and revision.
         kind: the kind of system; None for published rows.
-        values: task -> percent.
-        average: an average that was published with the values; None where it has to be computed.
-        published: the published figures of this row's model, revision and mode.
+        numbers: column -> number; without the columns that it has none for.
+        differences: column -> its number minus the published one of the same model, revision and mode, where there is.
         signatures: task -> what the number depends on; empty for published rows.
     """
 
@@ -102,9 +108,8 @@ class Row:
     mode: str
     source: str
     kind: str | None
-    values: Mapping[str, float]
-    average: float | None = None
-    published: PublishedRow | None = None
+    numbers: Mapping[str, float]
+    differences: Mapping[str, float] = field(default_factory=dict)
     signatures: Mapping[str, Signature] = field(default_factory=dict)
 
     @property
@@ -120,68 +125,31 @@ class Table:
     title: str
     measure: Measure
     is_official: bool
-    tasks: tuple[str, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
+    tasks: Sequence[str]
+    rows: Sequence[Row]
+    notes: Sequence[str]
 
     @property
     def columns(self) -> list[str]:
         """The columns of numbers: the tasks and, where there are several, the average."""
         return [*self.tasks, *([AVERAGE] if len(self.tasks) > 1 else [])]
 
-    @property
-    def frame(self) -> pd.DataFrame:
-        """Model, Mode, Source and the columns of numbers: percent, NaN where there is none."""
-        frame = pd.DataFrame(
-            [
-                {"Model": row.model, "Mode": row.mode, "Source": row.source, **row.values, AVERAGE: row.average}
-                for row in self.rows
-            ],
-            columns=["Model", "Mode", "Source", *self.tasks, AVERAGE],
-        ).astype(dict.fromkeys((*self.tasks, AVERAGE), float))
-        # A published average stays as it was published: it was taken before its terms were rounded.
-        frame[AVERAGE] = frame[AVERAGE].fillna(frame[list(self.tasks)].mean(axis=1, skipna=False))
-        return frame[["Model", "Mode", "Source", *self.columns]]
-
     @cached_property
-    def printed(self) -> list[dict[str, float]]:
-        """For each row, its numbers as they are printed, with two decimals; NaN where there is none."""
-        # Python's round agrees with printing; numpy's multiplies first, and rounds 73.245 up
-        rows = self.frame[self.columns].to_dict("records")
-        return [{str(name): round(float(value), 2) for name, value in row.items()} for row in rows]
-
-    @property
-    def best(self) -> list[set[str]]:
+    def best(self) -> list[list[str]]:
         """For each row, the columns it is the best of as printed; a column with one number has no best.
 
         The oracle is an upper bound and never the best.
         """
-        found: list[set[str]] = [set() for _ in self.rows]
+        found: list[list[str]] = [[] for _ in self.rows]
         for name in self.columns:
-            numbers = [
-                row[name]
-                for row, own in zip(self.printed, self.rows, strict=True)
-                if own.kind != _UPPER_BOUND and row[name] == row[name]
-            ]
-            for place, row in enumerate(self.rows):
-                if len(numbers) > 1 and row.kind != _UPPER_BOUND and self.printed[place][name] == max(numbers):
-                    found[place].add(name)
-        return found
-
-    @property
-    def differences(self) -> list[dict[str, float]]:
-        """For each row, its numbers minus the published ones of the same model, revision and mode, as printed.
-
-        Empty for rows without published ones.
-        """
-        found: list[dict[str, float]] = []
-        for row, own in zip(self.rows, self.printed, strict=True):
-            theirs: dict[str, float] = {}
-            if row.published is not None:
-                (theirs,) = Table("", self.measure, True, self.tasks, (_published(row.published),)).printed
-            pairs = {name: own[name] - value for name, value in theirs.items()}
-            # Adding 0.0 turns -0.0 into 0.0.
-            found.append({name: round(value, 2) + 0.0 for name, value in pairs.items() if value == value})
+            numbers = {
+                place: row.numbers[name]
+                for place, row in enumerate(self.rows)
+                if row.kind != _UPPER_BOUND and name in row.numbers
+            }
+            for place, number in numbers.items():
+                if len(numbers) > 1 and number == max(numbers.values()):
+                    found[place].append(name)
         return found
 
 
@@ -200,24 +168,33 @@ def comparison_tables(
         measure: the measure to show.
         with_published: whether to put the published figures by this measure first.
     """
-    results = [result for result in results if result.mean(measure.protocol, measure.name) is not None]
-    names = tuple(task.name for task in CARD_TASKS)
-    official = [result for result in results if result.is_official and result.task in names]
-    first = [_published(row) for row in published_rows(measure)] if with_published else []
+    groups: dict[str, list[Result]] = {_CARD: [], _MTEB: [], _OTHER_DATA: []}
+    card = [task.name for task in CARD_TASKS]
+    for result in results:
+        if result.mean(measure.protocol, measure.name) is not None:
+            official = _CARD if result.task in card else _MTEB
+            groups[official if result.is_official else _OTHER_DATA].append(result)
     tables = []
-    if first or official:
-        rows = (*first, *_measured(official, measure, {}))
-        notes = tuple(_notes(official, measure))
-        tables.append(Table(f"Official tasks, {measure}, percent", measure, True, names, rows, notes))
-    others = [result for result in results if result.is_official and result.task not in names]
-    own_data = [result for result in results if not result.is_official]
-    for title, found in (("Other tasks of mteb", others), ("Other data (no official results)", own_data)):
-        if found:
-            columns = _columns(found)
-            rows = tuple(_measured(found, measure, columns))
-            tasks = tuple(sorted({*columns.values()}))
-            shown = f"{title}, {measure}, percent"
-            tables.append(Table(shown, measure, found is others, tasks, rows, tuple(_notes(found, measure))))
+    for title, found in groups.items():
+        published = published_rows(measure) if with_published and title == _CARD else ()
+        if found or published:
+            columns = {} if title == _CARD else _columns(found)
+            tasks = card if title == _CARD else sorted({*columns.values()})
+            rows = [
+                *(
+                    Row(
+                        model=row.model,
+                        mode=row.mode,
+                        source=_source("published", row.revision),
+                        kind=None,
+                        numbers=_numbers(row.values, tasks, row.average),
+                    )
+                    for row in published
+                ),
+                *_measured(found, measure, tasks, columns),
+            ]
+            notes = list(_notes(found, measure))
+            tables.append(Table(f"{title}, {measure}, percent", measure, title != _OTHER_DATA, tasks, rows, notes))
     return tables
 
 
@@ -255,41 +232,59 @@ def read_tables(folder: Path, measure: str, *, with_published: bool = False) -> 
     return tables
 
 
-def _published(row: PublishedRow) -> Row:
-    revision = [] if row.revision is None else [row.revision[:_REVISION_CHARACTERS]]
-    return Row(row.model, row.mode, ", ".join(["published", *revision]), None, row.values, row.average)
+def _numbers(values: Mapping[str, float], tasks: Sequence[str], average: float | None = None) -> dict[str, float]:
+    """Task -> percent as printed, and the average of several tasks if there is a number for each.
+
+    A published average stays as it was published: it was taken before its terms were rounded.
+    """
+    numbers = {task: values[task] for task in tasks if task in values}
+    if len(tasks) > 1 and len(numbers) == len(tasks):
+        numbers[AVERAGE] = float(np.mean([*numbers.values()])) if average is None else average
+    # Python's round agrees with printing; numpy's multiplies first, and rounds 73.245 up
+    return {name: round(value, 2) for name, value in numbers.items()}
+
+
+def _source(origin: str, *parts: str | None) -> str:
+    """Where numbers come from, with a revision cut to what tells it apart."""
+    return ", ".join([origin, *(part[:_REVISION_CHARACTERS] for part in parts if part)])
 
 
 def _columns(results: Sequence[Result]) -> dict[tuple[str, str], str]:
     """(task, data revision) -> column: the task's name, with the revision where the name has several."""
-    revisions: dict[str, set[str]] = {}
-    for result in results:
-        revisions.setdefault(result.task, set()).add(result.data_revision)
+    pairs = {(result.task, result.data_revision) for result in results}
+    names = [task for task, _ in pairs]
     return {
-        (task, revision): task if len(found) == 1 else f"{task}@{revision[:_REVISION_CHARACTERS]}"
-        for task, found in revisions.items()
-        for revision in found
+        (task, revision): task if names.count(task) == 1 else f"{task}@{revision[:_REVISION_CHARACTERS]}"
+        for task, revision in pairs
     }
 
 
-def _measured(results: Sequence[Result], measure: Measure, columns: Mapping[tuple[str, str], str]) -> Iterator[Row]:
+def _measured(
+    results: Sequence[Result], measure: Measure, tasks: Sequence[str], columns: Mapping[tuple[str, str], str]
+) -> Iterator[Row]:
     systems: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         systems.setdefault(result.system_key, []).append(result)
-    models = {(own[0].system, own[0].model) for own in systems.values()}
-    names = [system for system, _ in models]
+    names = [system for system, _ in {(own[0].system, own[0].model) for own in systems.values()}]
     for own in systems.values():
         first = own[0]
-        of_task = {columns.get((each.task, each.data_revision), each.task): each for each in own}
+        by_column = {columns.get((each.task, each.data_revision), each.task): each for each in own}
+        means = {name: each.mean(measure.protocol, measure.name) or 0.0 for name, each in by_column.items()}
+        numbers = _numbers({name: 100 * mean for name, mean in means.items()}, tasks)
+        published = published_row(first, measure) if first.is_official and not columns else None
+        theirs = {} if published is None else _numbers(published.values, tasks, published.average)
         yield Row(
             # Two models of one name keep the name of their organisation.
             model=first.system if names.count(first.system) == 1 else f"{first.system}, {first.model}",
             mode=first.shown_mode,
-            source=", ".join(["measured", *filter(None, [first.dtype]), first.model_revision[:_REVISION_CHARACTERS]]),
+            source=_source("measured", first.dtype, first.model_revision),
             kind=first.kind,
-            values={task: 100 * (each.mean(measure.protocol, measure.name) or 0.0) for task, each in of_task.items()},
-            published=published_row(first, measure) if first.is_official else None,
-            signatures={task: each.signature for task, each in of_task.items()},
+            numbers=numbers,
+            # Adding 0.0 turns -0.0 into 0.0.
+            differences={
+                name: round(numbers[name] - value, 2) + 0.0 for name, value in theirs.items() if name in numbers
+            },
+            signatures={name: each.signature for name, each in by_column.items()},
         )
 
 
@@ -307,7 +302,7 @@ def _notes(results: Sequence[Result], measure: Measure) -> Iterator[str]:
             least = result.signature.relevance or 1
             yield f"{result.task}: judgements go up to {result.max_relevance}; {least} and above counts as relevant"
     for result in results:
-        who = ", ".join([result.system, *([] if result.shown_mode == "-" else [result.mode]), result.task])
+        who = f"{_name(result)}, {result.task}"
         if result.dropped:
             yield (
                 f"{who}: not counted, for want of a relevant or another candidate: {result.dropped} of "
@@ -328,13 +323,178 @@ def _gains(results: Sequence[Result]) -> Iterator[str]:
         if result.first_stage is not None:
             by_task.setdefault((result.task, result.first_stage), []).append(result)
     for (task, stage), own in by_task.items():
-        values = {result.kind: 100 * (result.mean("mteb", MAIN) or 0.0) for result in own}
         yield f"{task}: the first stage's recall at {stage.top_k} is {100 * stage.recall:.2f}"
-        before, most = values.get("first-stage"), values.get(_UPPER_BOUND)
-        if before is None or most is None:
-            continue
-        for result in own:
-            if result.kind not in ("first-stage", _UPPER_BOUND):
-                who = ", ".join([result.system, *([] if result.shown_mode == "-" else [result.mode])])
-                gain = 100 * (result.mean("mteb", MAIN) or 0.0) - before
-                yield f"{task}, {who}: {gain:+.2f} on the first stage, of {most - before:+.2f} that reordering can gain"
+        values = {result.kind: 100 * (result.mean("mteb", MAIN) or 0.0) for result in own}
+        if {"first-stage", _UPPER_BOUND} <= values.keys():
+            before, most = values["first-stage"], values[_UPPER_BOUND]
+            for result in own:
+                if result.kind not in ("first-stage", _UPPER_BOUND):
+                    gain = 100 * (result.mean("mteb", MAIN) or 0.0) - before
+                    can = f"{most - before:+.2f} that reordering can gain"
+                    yield f"{task}, {_name(result)}: {gain:+.2f} on the first stage, of {can}"
+
+
+def _name(result: Result) -> str:
+    return result.system if result.shown_mode == "-" else f"{result.system}, {result.mode}"
+
+
+def as_text(shown: Table, style: Style = "terminal", *, width: int | None = None) -> str:
+    """A table for people, with its title, the differences to published numbers, and notes.
+
+    Markdown lists the signature of every number; a terminal shows only what differs between the rows' signatures.
+    `width` is that of the terminal in cells, None for no limit.
+    """
+    numbers = len(shown.columns)
+
+    def cells(row: Row) -> list[str]:
+        return [f"{row.numbers[name]:.2f}" if name in row.numbers else "-" for name in shown.columns]
+
+    rows = [[row.model, row.mode, row.source, *cells(row)] for row in shown.rows]
+    best = {(place, 3 + shown.columns.index(name)) for place, own in enumerate(shown.best) for name in own}
+    body = table(["Model", "Mode", "Source", *shown.columns], rows, style, width=width, numbers=numbers, best=best)
+    signatures = [str(signature) for row in shown.rows for signature in row.signatures.values()]
+    compared = [row for row in shown.rows if row.differences]
+    if style == "latex":
+        said = [f"{row.name}: {name} {value:+.2f}" for row in compared for name, value in row.differences.items()]
+        comments = [*signatures, *shown.notes, *([_ABOUT_DIFFERENCES] if said else []), *said]
+        return latex_float(body, shown.title, comments)
+    parts = [heading(shown.title, style), body]
+    if compared:
+        lines = [
+            [
+                row.name,
+                *(_difference(row.differences[name]) if name in row.differences else "-" for name in shown.columns),
+            ]
+            for row in compared
+        ]
+        parts.append(heading(_ABOUT_DIFFERENCES, style))
+        parts.append(table(["System", *shown.columns], lines, style, width=width, numbers=numbers))
+    if style == "markdown":
+        below = [*(f"- {escaped(note, style)}" for note in shown.notes), *(f"- {code(s, style)}" for s in signatures)]
+    else:
+        notes = [*(["*: the best of its column"] if best else []), *shown.notes]
+        below = [*map(one_line, notes), *(_signature_lines(shown) if signatures else [])]
+    return "\n\n".join([*parts, *(["\n".join(below)] if below else [])])
+
+
+def _difference(value: float) -> str:
+    return f"{value:+.2f} {'✓' if is_close(value) else '✗'}"
+
+
+def _signature_lines(shown: Table) -> Iterator[str]:
+    """What differs between the signatures of rows that have it and the table does not show."""
+    in_table = ("task", "data_revision", "model", "model_revision", "mode", "dtype")
+    fields = {
+        f"{row.name}, {task}" if len(row.signatures) > 1 else row.name: {
+            name: value for name, value in signature.fields().items() if name not in in_table and value != "none"
+        }
+        for row in shown.rows
+        for task, signature in row.signatures.items()
+    }
+    every = dict.fromkeys(name for own in fields.values() for name in own)
+    differing = [name for name in every if len({own[name] for own in fields.values() if name in own}) > 1]
+    if differing:
+        yield f"The signatures differ in {', '.join(differing)}:"
+        for who, own in fields.items():
+            yield one_line(f"  {who}: {', '.join(f'{name} {own[name]}' for name in differing if name in own)}")
+    yield "Full signatures: --format markdown or --json, and metrics.json of each run."
+
+
+def as_csv(tables: Sequence[Table]) -> str:
+    """All tables as one, with the columns of all of them; `Data` tells official tasks from other data."""
+    records = []
+    for shown in tables:
+        compared = [name for name in shown.columns if any(name in row.differences for row in shown.rows)]
+        for row in shown.rows:
+            data = "official" if shown.is_official else "other"
+            record: dict[str, Any] = {"Data": data, "Model": row.model, "Mode": row.mode, "Source": row.source}
+            record |= {"Kind": row.kind, **{name: row.numbers.get(name) for name in shown.columns}}
+            for name in compared:
+                value = row.differences.get(name)
+                record[f"{name} difference"] = value
+                record[f"{name} within {REPRODUCED_WITHIN}"] = None if value is None else str(is_close(value)).lower()
+            records.append(record)
+    return pd.DataFrame(records).to_csv(index=False, lineterminator="\n", float_format="%.2f")
+
+
+def as_json(tables: Sequence[Table]) -> dict[str, Any]:
+    """All tables for programs; a number that does not exist is left out."""
+    return {
+        "tables": [
+            {
+                "title": shown.title,
+                "measure": str(shown.measure),
+                "unit": "percent",
+                "official": shown.is_official,
+                "columns": shown.columns,
+                "notes": list(shown.notes),
+                "rows": [
+                    {
+                        "model": row.model,
+                        "mode": row.mode,
+                        "source": row.source,
+                        "kind": row.kind,
+                        "values": dict(row.numbers),
+                        "best_of": best,
+                        "difference_to_published": {
+                            name: {"difference": value, f"within_{REPRODUCED_WITHIN}": is_close(value)}
+                            for name, value in row.differences.items()
+                        },
+                        "signatures": {task: str(signature) for task, signature in row.signatures.items()},
+                    }
+                    for row, best in zip(shown.rows, shown.best, strict=True)
+                ],
+            }
+            for shown in tables
+        ]
+    }
+
+
+def _marker_line(marker: str) -> re.Pattern[str]:
+    """Matches a marker on a line of its own, not one inside a sentence."""
+    return re.compile(rf"(?:\A|(?<=[\r\n])){re.escape(marker)}[ \t]*(?=[\r\n]|\Z)")
+
+
+def has_block(text: str) -> bool:
+    """Whether a text has the line that starts the table's block."""
+    return _marker_line(TABLE_START).search(text) is not None
+
+
+def with_block(text: str, tables: Sequence[Table], path: Path) -> str:
+    """A Markdown text with the tables between its two marker lines; every other character stays.
+
+    Raises:
+        ListconError: the block is missing, has no end, or is there more than once.
+    """
+    starts = list(_marker_line(TABLE_START).finditer(text))
+    if not starts:
+        raise ListconError(
+            f"{path} has no place for the table: put the lines {TABLE_START} and {TABLE_END} where it belongs"
+        )
+    if len(starts) > 1:
+        raise ListconError(f"{path} has {len(starts)} lines {TABLE_START}: keep one")
+    start = starts[0].end()
+    end = _marker_line(TABLE_END).search(text, start)
+    if end is None:
+        raise ListconError(f"{path}: {TABLE_START} has no {TABLE_END} after it; add one, on a line of its own")
+    content = "\n\n".join(as_text(shown, "markdown") for shown in tables)
+    return text[:start] + f"\n\n{content}\n\n".replace("\n", line_break_of(text)) + text[end.start() :]
+
+
+def line_break_of(text: str) -> str:
+    """The first line break of a text: CRLF, LF or CR."""
+    found = re.search(r"\r\n|\n|\r", text)
+    return found[0] if found else "\n"
+
+
+def read_markdown(path: Path) -> str:
+    """The text of a Markdown file, with its line breaks as they are; a ListconError when it cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise ListconError(f"{path} cannot be read as a Markdown file: {error}") from error
+
+
+def update_block(path: Path, tables: Sequence[Table]) -> None:
+    """Put the tables between the marker lines of a Markdown file; errors are those of `with_block`."""
+    write_text(path, with_block(read_markdown(path), tables, path))

@@ -70,14 +70,14 @@ def both_modes() -> list[ComparedSystem]:
 
 def test_gain_by_length_bins_few_lengths_one_by_one_and_many_by_queries() -> None:
     lengths, gains = np.array([10, 10, 30]), np.array([1.0, 2.0, -3.0])
-    assert run_data.gain_by_length(lengths, gains) == [(10, 10, 2, 1.5), (30, 30, 1, -3.0)]
+    assert run_data.gain_by_length(lengths, gains).to_numpy().tolist() == [[10, 10, 2, 1.5], [30, 30, 1, -3.0]]
     lengths = np.arange(1, 101)
     found = run_data.gain_by_length(lengths, lengths.astype(float))
     assert len(found) == 8
-    assert sum(row.queries for row in found) == 100
-    assert max(row.queries for row in found) <= 14
-    assert (found[0].min_length, found[-1].max_length) == (1, 100)
-    assert all(row.gain == pytest.approx((row.min_length + row.max_length) / 2) for row in found)
+    assert found["queries"].sum() == 100
+    assert found["queries"].max() <= 14
+    assert (found["shortest"].min(), found["longest"].max()) == (1, 100)
+    assert found["gain"].tolist() == pytest.approx(((found["shortest"] + found["longest"]) / 2).tolist())
 
 
 def test_ranks_before_and_after() -> None:
@@ -119,7 +119,8 @@ def test_a_tied_passage_counts_as_ties_broken_at_random() -> None:
 def test_rounds_tell_the_dropped_from_the_last_round_of_a_list() -> None:
     own = results_for(*both_modes())
     # q1 drops two in round 0 and keeps two for round 1; q2 has one round, its last
-    assert run_data.round_counts(own, own.systems[1]) == [(0, 2, 1, 2, 1), (1, 0, 0, 2, 1)]
+    counts = run_data.round_counts(own, own.systems[1])
+    assert list(counts.itertuples(name=None)) == [(0, 2, 1, 2, 1), (1, 0, 0, 2, 1)]
     assert own.mode_pairs == [(own.systems[0], own.systems[1])]
 
 

@@ -1,6 +1,8 @@
 """Figures as files and inside a page: fonts, names, colours, ids, and text that is no markup."""
 
+import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +11,7 @@ from xml.etree import ElementTree
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -17,7 +20,8 @@ from listcon_eval.cli import report as verb
 from listcon_eval.comparison.systems import ComparedSystem
 from listcon_eval.report import figures, page, run_data
 from listcon_eval.report.figures import INK, PALETTE, drawing, file_names, inline_svg, write_plots
-from listcon_eval.report.page import embedded_json
+from listcon_eval.report.page import TaskPage, queries_of
+from listcon_eval.report.run_data import TaskResults
 from listcon_eval.report.sections import sections
 from unit.test_report_facts import both_modes, results_for, system
 
@@ -41,8 +45,7 @@ def pixels(text: str, folder: Path) -> NDArray[np.float32]:
 def no_chinese_font(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without a Chinese font."""
     figures.chinese_font.cache_clear()
-    monkeypatch.setattr(figures, "CHINESE_FONTS", ())
-    monkeypatch.setattr(figures, "_FILES", ())
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
     yield
     figures.chinese_font.cache_clear()
 
@@ -108,9 +111,8 @@ def test_every_section_has_a_figure_or_a_reason(seconds: dict[str, float]) -> No
     assert [section.key for section in full] == ["ap", "modes", "length", "positions", "rounds", "time"]
     assert all(section.figure is not None and section.caption for section in full)
     time = full[-1]
-    assert time.numbers is not None
     # loading is no work on queries, and measuring no ranking: 6 candidates and 2 queries in 2 s
-    assert time.numbers.rows[0][1:] == ("0.00", "2.00", "3.00", "5.00", "3", "1")
+    assert time.rows[0][1:] == ("0.00", "2.00", "3.00", "5.00", "3", "1")
     assert any("a, b encoded nothing" in note for note in time.notes)
     seconds.clear()
     single = sections(results_for(system("plain", {"q": ([0.1, 0.2], [0, 0], [0, 0])}, [0.0])))
@@ -144,12 +146,13 @@ def test_file_names_are_plain_and_apart() -> None:
     assert list(names.values()) == ["a-b", "a-b~2", "医疗", "task", "T2Reranking"]
 
 
-def test_embedded_json_cannot_end_its_element() -> None:
-    text = embedded_json({HOSTILE: "\u2028<!--&"})
-    for part in ("<", ">", "&", "\u2028"):
-        assert part not in text
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        embedded_json({"a": float("nan")})
+def test_what_is_in_the_data_of_a_page_cannot_end_its_element(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TaskResults, "texts", lambda *_: ({}, None))
+    own = results_for(system("other", {HOSTILE: ([0.1], [0], [1])}, [0.5], mode=None, measure="mteb:map_at_1000"))
+    text = page.page([], [TaskPage(own, [], queries_of(own, max_queries=1, top=1))])
+    (data,) = re.findall(r'<script type="application/json" class="data-of-task">(.*?)</script>', text)
+    assert json.loads(data)["queries"][0]["id"] == HOSTILE
+    assert not {"<", ">", "&"} & {*data}
 
 
 def test_code_in_a_reason_is_code_and_the_rest_is_escaped() -> None:

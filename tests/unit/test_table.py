@@ -13,9 +13,20 @@ from listcon_eval.data import Task, local_task
 from listcon_eval.errors import ListconError
 from listcon_eval.metrics import Measure
 from listcon_eval.records import POINTWISE
-from listcon_eval.report.formats import as_csv, as_json, as_text, has_block, update_block, with_block
 from listcon_eval.report.page import page
-from listcon_eval.report.table import Table, comparison_tables, published_row, published_rows, read_tables
+from listcon_eval.report.table import (
+    Table,
+    as_csv,
+    as_json,
+    as_text,
+    comparison_tables,
+    has_block,
+    published_row,
+    published_rows,
+    read_tables,
+    update_block,
+    with_block,
+)
 from listcon_eval.results import Result, Signature
 from listcon_eval.results.environment import TIES
 from listcon_eval.results.records import METRICS, Setting
@@ -88,7 +99,7 @@ def test_a_measured_row_is_held_against_the_published_one_of_its_model_revision_
         *official("someone/ListConRanker"),
         *official("ByteDance/ListConRanker", (90.2,), mode="conventional"),
     )
-    first, second, third, fourth = table.differences
+    first, second, third, fourth = (row.differences for row in table.rows)
     # 90.6549 is printed as 90.65: the difference is that of what is printed
     assert first == {TASKS[0]: 0.1, TASKS[1]: -0.08, TASKS[2]: 0.0, TASKS[3]: -0.17, "Avg.": -0.04}
     assert second == {TASKS[0]: 0.45, TASKS[1]: 0.0, TASKS[2]: 0.0}  # no average without every task
@@ -108,10 +119,10 @@ def test_each_revision_is_held_against_its_own_published_figures() -> None:
         runs = official("ByteDance/ListConRanker", values, revision=revision)
         (table,) = tables(*runs, measure="mteb:map_at_1000", published=True)
         assert [row.source for row in table.rows[:2]] == ["published, 2852d459b0e394", "published, 95ae6a5f422a91"]
-        assert table.differences[2] == dict.fromkeys((*TASKS, "Avg."), 0.0)
+        assert table.rows[2].differences == dict.fromkeys((*TASKS, "Avg."), 0.0)
     # The card's cmteb figures are of its own revision
     (table,) = tables(*official("ByteDance/ListConRanker", revision=REGISTRY_REVISION))
-    assert table.differences == [{}]
+    assert [row.differences for row in table.rows] == [{}]
 
 
 def test_figures_are_published_by_more_measures_than_map() -> None:
@@ -120,23 +131,23 @@ def test_figures_are_published_by_more_measures_than_map() -> None:
     assert [row.values["MMarcoReranking"] for row in by_measure["mteb:ndcg_at_10"]] == [50.565, 50.864]
     (table,) = tables(published=True, measure="mteb:ndcg_at_10")
     assert [row.revision for row in by_measure["mteb:ndcg_at_10"]] == [CARD_REVISION, REGISTRY_REVISION]
-    assert table.frame["Avg."].round(3).tolist() == [77.655, 77.73]
+    assert [row.numbers["Avg."] for row in table.rows] == [77.66, 77.73]
 
 
 def test_other_data_is_not_held_against_published_numbers() -> None:
     (table,) = tables(result("ByteDance/ListConRanker", TASKS[0]))
-    assert table.differences == [{}]
+    assert [row.differences for row in table.rows] == [{}]
 
 
 def test_dropped_queries_and_open_ranges_are_said_below_cmtebs_table() -> None:
     runs = [result("org/model", dropped=4, cmteb={"map": 0.5, "mrr_10": 0.6}, ranges={"mrr_10": (0.55, 0.7)})]
     (table,) = tables(*runs)
-    assert table.notes == (
-        "model, iterative, own: not counted, for want of a relevant or another candidate: 4 of 10 queries",
-    )
+    assert table.notes == [
+        "model, iterative, own: not counted, for want of a relevant or another candidate: 4 of 10 queries"
+    ]
     (table,) = tables(*runs, measure="cmteb:mrr_10")
     assert "any other order of them gives 55.00 to 70.00" in as_text(table)
-    assert tables(*runs, measure="mteb:map_at_1000")[0].notes == ()
+    assert tables(*runs, measure="mteb:map_at_1000")[0].notes == []
 
 
 def test_a_terminal_shows_what_differs_between_signatures_and_nothing_else() -> None:
@@ -164,7 +175,7 @@ def test_a_table_never_shows_a_number_that_was_edited(sealed: bool, tmp_path: Pa
     lists = {"one": [("a", 1), ("b", 0)], "two": [("a", 0), ("c", 1), ("d", 0)]}
     first, _ = evaluated(tmp_path, [task_of(lists, local(tmp_path))])
     (table,) = read_tables(tmp_path, "cmteb:map")
-    assert table.rows[0].values == {"own": pytest.approx(100 * first.cmteb["map"])}
+    assert table.rows[0].numbers == {"own": round(100 * first.cmteb["map"], 2)}
     change_json(first.file(METRICS), **{"cmteb.map": "high" if sealed else 0.99})
     if sealed:  # then its content is still checked
         sealed_again(first)
@@ -211,7 +222,7 @@ def test_the_best_is_bold_and_the_oracle_never_is() -> None:
     names = [row.model for row in table.rows]
     assert names == ["oracle (upper bound)", "BM25 (char)", "model", "random order"]
     # equal as printed is equal; a column with one number has no best
-    assert table.best == [set(), {"a"}, {"a"}, set()]
+    assert table.best == [[], ["a"], ["a"], []]
     assert as_text(table, "markdown").count("**60.00**") == 2
     assert as_text(table).count("60.00*") == 2
     assert as_text(table, "latex").count(r"\textbf{60.00}") == 2
@@ -220,14 +231,14 @@ def test_the_best_is_bold_and_the_oracle_never_is() -> None:
 def test_two_models_of_one_name_are_two_rows() -> None:
     (table,) = tables(result("one/model", percent=1), result("two/model", percent=2))
     assert [row.model for row in table.rows] == ["model, one/model", "model, two/model"]
-    assert table.frame["own"].tolist() == [1, 2]
+    assert [row.numbers["own"] for row in table.rows] == [1, 2]
     (table,) = tables(result("one/model"), result("one/model", mode="conventional"))
     assert [row.model for row in table.rows] == ["model", "model"]
 
 
 def test_two_data_sets_of_one_name_share_no_column() -> None:
     (table,) = tables(result("one/model", percent=1, data="sha-a"), result("two/model", percent=2, data="sha-b"))
-    assert table.tasks == ("own@sha-a", "own@sha-b")
+    assert table.tasks == ["own@sha-a", "own@sha-b"]
 
 
 def test_a_run_without_the_measure_is_left_out() -> None:
