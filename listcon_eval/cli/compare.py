@@ -98,7 +98,5 @@ def compare(
     )
     if as_json:
         echo_json(render.as_json(found))
-    elif style == "latex":
-        echo(render.as_latex(found))
     else:
         echo(found.as_text(style, width=terminal_width() if style == "terminal" else None))

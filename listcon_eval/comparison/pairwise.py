@@ -1,10 +1,9 @@
 """Compare systems: per task and measure means with intervals, paired tests, and the queries that changed most."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,6 @@ from listcon_eval.comparison.render import ChangedQuery, Comparison, Pair, TaskC
 from listcon_eval.comparison.statistics import (
     LEVEL,
     SEED,
-    Interval,
     count_wins,
     holm,
     is_exact,
@@ -35,6 +33,9 @@ from listcon_eval.comparison.systems import (
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.metrics import Measure
 
+if TYPE_CHECKING:
+    from listcon_eval.results import RankedQuery
+
 DEFAULT_MEASURES = (
     Measure("cmteb", "map"),
     Measure("cmteb", "mrr_10"),
@@ -43,17 +44,6 @@ DEFAULT_MEASURES = (
 )
 MAX_SYSTEMS = 16
 _EQUAL = 1e-9
-
-
-@dataclass(frozen=True)
-class _Settings:
-    measures: Sequence[Measure]
-    level: float
-    resamples: int | None
-    seed: int
-    max_changed: int
-    against: int | None
-    with_bounds: bool
 
 
 @checked
@@ -107,13 +97,23 @@ def compare(
     if not shared:
         has = "; ".join(f"{system.label}: {', '.join(system.tasks)}" for system in systems)
         raise ListconError(f"no two systems have a task in common ({has}): give runs of the same tasks")
+    wanted = list(dict.fromkeys(m if isinstance(m, Measure) else Measure.parse(m) for m in measures))
+    tasks = []
     for name, own in shared.items():
         check_comparable(name, [systems[place] for place in own], list(own.values()))
-    chosen = list(dict.fromkeys(m if isinstance(m, Measure) else Measure.parse(m) for m in measures))
-    settings = _Settings(chosen, level, resamples, seed, max_changed, base, with_bounds)
+        tested = [place for place in own if with_bounds or not systems[place].is_bound]
+        pairs = list(combinations(tested, 2))
+        if base is not None:
+            pairs = [(base, place) for place in tested if base in own and place != base]
+        chosen = _measures_of(name, own, systems, wanted)
+        tasks.append(
+            _compare_task(
+                name, own, systems, chosen, pairs, level=level, resamples=resamples, seed=seed, max_changed=max_changed
+            )
+        )
     return Comparison(
         labels=[system.label for system in systems],
-        tasks=[_compare_task(name, own, systems, settings) for name, own in shared.items()],
+        tasks=tasks,
         not_compared={name: systems[place].label for name, own in by_task.items() if len(own) == 1 for place in own},
         level=level,
         seed=seed,
@@ -171,46 +171,6 @@ def _some(query_ids: Sequence[str]) -> str:
     return f" ({', '.join(query_ids[:3])}{', ...' if len(query_ids) > 3 else ''})" if query_ids else ""
 
 
-def _compare_task(
-    task: str, runs: Mapping[int, TaskRun], systems: Sequence[ComparedSystem], settings: _Settings
-) -> TaskComparison:
-    measures = _measures_of(task, runs, systems, settings.measures)
-    keys = _pairs_of(runs, systems, settings)
-    resamples = settings.resamples or resamples_for(len(keys), settings.level)
-    query_ids = next(iter(runs.values())).query_ids
-    exact = is_exact(len(query_ids))
-    if not exact and len(keys) / (resamples + 1) > settings.level:
-        raise ListconError(
-            f"--resamples {resamples}: with {count_of(len(keys), 'pair')} no corrected p-value can be as low as "
-            f"{settings.level:g}; give {resamples_for(len(keys), settings.level)} or leave the option out"
-        )
-    values = {  # NaN: a query that cmteb drops
-        (place, measure): np.array([run.values[str(measure)].get(query_id, np.nan) for query_id in query_ids])
-        for measure in measures
-        for place, run in runs.items()
-    }
-    differences = {
-        (measure, base, other): values[other, measure] - values[base, measure]
-        for measure in measures
-        for base, other in keys
-    }
-    rows = np.array([*values.values(), *differences.values()])
-    intervals = mean_intervals(rows, resamples=resamples, seed=settings.seed)
-    means = dict(zip(values, intervals, strict=False))
-    return TaskComparison(
-        task=task,
-        queries=len(query_ids),
-        measures=measures,
-        means={place: {measure: means[place, measure] for measure in measures} for place in runs},
-        signatures={place: run.signature for place, run in runs.items()},
-        pairs=_tested(differences, intervals[len(values) :], resamples, settings.seed),
-        changed=_changed(runs, measures[0], keys, settings.max_changed),
-        resamples=resamples,
-        exact=exact,
-        notes=[*_dropped(values, len(query_ids), systems), *(note for run in runs.values() for note in run.notes)],
-    )
-
-
 def _measures_of(
     task: str, runs: Mapping[int, TaskRun], systems: Sequence[ComparedSystem], wanted: Sequence[Measure]
 ) -> list[Measure]:
@@ -226,50 +186,71 @@ def _measures_of(
     return list(wanted) or [m for m in usual if all(str(m) in run.values for run in runs.values())]
 
 
-def _pairs_of(
-    runs: Mapping[int, TaskRun], systems: Sequence[ComparedSystem], settings: _Settings
-) -> list[tuple[int, int]]:
-    """The pairs to test, as places of base and other."""
-    tested = [place for place in runs if settings.with_bounds or not systems[place].is_bound]
-    if settings.against is not None:
-        return [(settings.against, place) for place in tested if place != settings.against and settings.against in runs]
-    return list(combinations(tested, 2))
-
-
-def _tested(
-    differences: Mapping[tuple[Measure, int, int], NDArray[np.float64]],
-    intervals: Sequence[Interval],
-    resamples: int,
+def _compare_task(
+    task: str,
+    runs: Mapping[int, TaskRun],
+    systems: Sequence[ComparedSystem],
+    measures: Sequence[Measure],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    level: float,
+    resamples: int | None,
     seed: int,
-) -> list[Pair]:
-    """Test all differences of a task, and correct the p-values of each measure."""
-    if not differences:
-        return []
-    p_values = randomisation_test(np.array([*differences.values()]), resamples=resamples, seed=seed).tolist()
-    corrected: dict[tuple[Measure, int, int], float] = {}
-    for measure in {key[0] for key in differences}:
-        family = {key: p for key, p in zip(differences, p_values, strict=True) if key[0] == measure}
-        corrected |= zip(family, holm(list(family.values())), strict=True)
-    return [
-        Pair(base, other, measure, interval, p, corrected[measure, base, other], count_wins(row))
-        for ((measure, base, other), row), interval, p in zip(differences.items(), intervals, p_values, strict=True)
+    max_changed: int,
+) -> TaskComparison:
+    """One task's part of a comparison; runs and pairs (base, other) go by the places of the systems."""
+    query_ids = next(iter(runs.values())).query_ids
+    exact = is_exact(len(query_ids))
+    needed = resamples_for(len(pairs), level)
+    resamples = resamples or needed
+    if not exact and len(pairs) / (resamples + 1) > level:
+        raise ListconError(
+            f"--resamples {resamples}: with {count_of(len(pairs), 'pair')} no corrected p-value can be as low as "
+            f"{level:g}; give {needed} or leave the option out"
+        )
+    values = {  # NaN: a query that cmteb drops
+        (measure, place): np.array([run.values[str(measure)].get(query_id, np.nan) for query_id in query_ids])
+        for measure in measures
+        for place, run in runs.items()
+    }
+    keys = [(measure, base, other) for measure in measures for base, other in pairs]
+    differences = [values[measure, other] - values[measure, base] for measure, base, other in keys]
+    intervals = mean_intervals([*values.values(), *differences], resamples=resamples, seed=seed)
+    means = dict(zip(values, intervals, strict=False))
+    p_values = randomisation_test(differences, resamples=resamples, seed=seed).tolist() if pairs else []
+    corrected = [
+        p for start in range(0, len(keys), len(pairs) or 1) for p in holm(p_values[start : start + len(pairs)])
     ]
+    return TaskComparison(
+        task=task,
+        queries=len(query_ids),
+        measures=measures,
+        means={place: {measure: means[measure, place] for measure in measures} for place in runs},
+        signatures={place: run.signature for place, run in runs.items()},
+        pairs=[
+            Pair(base, other, measure, interval, p, p_holm, count_wins(row))
+            for (measure, base, other), row, interval, p, p_holm in zip(
+                keys, differences, intervals[len(values) :], p_values, corrected, strict=True
+            )
+        ],
+        changed=_changed(runs, measures[0], pairs, max_changed),
+        resamples=resamples,
+        exact=exact,
+        notes=[*_dropped(values, len(query_ids), systems), *(note for run in runs.values() for note in run.notes)],
+    )
 
 
 def _dropped(
-    values: Mapping[tuple[int, Measure], NDArray[np.float64]],
-    queries: int,
-    systems: Sequence[ComparedSystem],
+    values: Mapping[tuple[Measure, int], NDArray[np.float64]], queries: int, systems: Sequence[ComparedSystem]
 ) -> list[str]:
     """What to say of queries that cmteb drops: the two modes label equal texts differently, and may drop others."""
     counted = {
-        place: int((~np.isnan(row)).sum()) for (place, measure), row in values.items() if measure.protocol == "cmteb"
+        place: int((~np.isnan(row)).sum()) for (measure, place), row in values.items() if measure.protocol == "cmteb"
     }
     if not counted or min(counted.values()) == queries:
         return []
-    if len(set(counted.values())) == 1:
-        own = f"{next(iter(counted.values()))} of {queries} queries"
-    else:
+    own = f"{min(counted.values())} of {queries} queries"
+    if len(set(counted.values())) > 1:
         own = "; ".join(f"{systems[place].label}: {count} of {queries} queries" for place, count in counted.items())
     return [f"cmteb counts the queries with a relevant and another candidate ({own}); a pair is over those of both"]
 
@@ -278,27 +259,25 @@ def _changed(
     runs: Mapping[int, TaskRun], measure: Measure, pairs: Sequence[tuple[int, int]], most: int
 ) -> list[ChangedQuery]:
     """The queries that changed most between the first tested system and each other one."""
-    chosen: list[tuple[int, int, str]] = []
+    rankings: dict[int, Mapping[str, RankedQuery]] = {}
+    found = []
     for base, other in pairs:
-        if base != pairs[0][0]:
-            continue
         before, after = (runs[place].values[str(measure)] for place in (base, other))
-        changes = [(-abs(after[query_id] - before[query_id]), query_id) for query_id in before if query_id in after]
-        largest = sorted((row for row in changes if row[0] < -_EQUAL), key=lambda row: row[0])
-        chosen += [(base, other, query_id) for _, query_id in largest[:most]]
-    if not chosen:
-        return []
-    rankings = {place: run.load_rankings() for place, run in runs.items()}
-    return [
-        ChangedQuery(
-            base=base,
-            other=other,
-            query_id=query_id,
-            query=next((row[query_id].query for row in rankings.values() if row[query_id].query is not None), None),
-            before=runs[base].values[str(measure)][query_id],
-            after=runs[other].values[str(measure)][query_id],
-            ranks_before=ranks_of_relevant(rankings[base][query_id], measure.protocol),
-            ranks_after=ranks_of_relevant(rankings[other][query_id], measure.protocol),
-        )
-        for base, other, query_id in chosen
-    ]
+        changes = {query_id: abs(after[query_id] - before[query_id]) for query_id in before if query_id in after}
+        largest = sorted((query_id for query_id in changes if changes[query_id] > _EQUAL), key=lambda q: -changes[q])
+        for query_id in largest[:most] if base == pairs[0][0] else ():
+            rankings = rankings or {place: run.load_rankings() for place, run in runs.items()}
+            texts = (row[query_id].query for row in rankings.values())
+            found.append(
+                ChangedQuery(
+                    base=base,
+                    other=other,
+                    query_id=query_id,
+                    query=next((text for text in texts if text is not None), None),
+                    before=before[query_id],
+                    after=after[query_id],
+                    ranks_before=ranks_of_relevant(rankings[base][query_id], measure.protocol),
+                    ranks_after=ranks_of_relevant(rankings[other][query_id], measure.protocol),
+                )
+            )
+    return found

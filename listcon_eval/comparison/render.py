@@ -6,7 +6,7 @@ that it is significantly better than.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from listcon_eval.comparison.statistics import Interval, WinCount
 from listcon_eval.errors import count_of
 from listcon_eval.metrics import Measure
 from listcon_eval.results import Signature
-from listcon_eval.tables import Style, code, escaped, heading, shortened, table
+from listcon_eval.tables import Style, code, escaped, heading, latex_float, shortened, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,8 +87,28 @@ class Comparison:
     seed: int  # the seed of all draws
 
     def as_text(self, style: Style = "terminal", *, width: int | None = None) -> str:
-        """The comparison for people, as `listcon-eval compare` prints it."""
-        return as_text(self, style, width=width)
+        """The comparison for people, in percent, as `listcon-eval compare` prints it.
+
+        The first table of each task looks like this, `a` being significantly better than `b` by both measures:
+
+        ```text
+        Mini, 40 queries
+
+        #   Run   cmteb:map               mteb:map_at_1000
+        -------------------------------------------------------
+        a   new   64.50ᵇ [62.68, 66.30]   64.50ᵇ [62.68, 66.30]
+        b   old   54.50 [52.68, 56.30]    54.50 [52.68, 56.30]
+        ```
+
+        After it come the paired differences, the queries that changed most, and what the numbers depend on. LaTeX has
+        the first tables alone, marked as `64.50$^{b}$`. `width` is that of the terminal in cells; None: no limit.
+        """
+        if style == "latex":
+            return "\n\n".join(_latex_table(self, task) for task in self.tasks)
+        parts = [part for task in self.tasks for part in _task_parts(self, task, style, width)]
+        for name, label in self.not_compared.items():
+            parts.append(escaped(f"Not compared: {name}, which {label} alone has", style))
+        return "\n\n".join(parts)
 
     def __str__(self) -> str:
         return self.as_text()
@@ -128,46 +148,24 @@ class Comparison:
         )
 
 
-def as_text(comparison: Comparison, style: Style = "terminal", *, width: int | None = None) -> str:
-    """The comparison for people, in percent.
-
-    The first table of each task looks like this, `a` being significantly better than `b` by both measures:
-
-    ```text
-    Mini, 40 queries
-
-    #   Run   cmteb:map               mteb:map_at_1000
-    -------------------------------------------------------
-    a   new   64.50ᵇ [62.68, 66.30]   64.50ᵇ [62.68, 66.30]
-    b   old   54.50 [52.68, 56.30]    54.50 [52.68, 56.30]
-    ```
-
-    After it come the paired differences, the queries that changed most, and what the numbers depend on. `width` is
-    that of the terminal in cells; None: no limit.
-    """
-    parts = []
-    for task in comparison.tasks:
-        title = f"{task.task}, {count_of(task.queries, 'query')}"
-        parts += [heading(title, style), means_table(comparison, task, style, width)]
-        parts += [escaped(note, style) for note in task.notes]
-        if task.pairs:
-            parts += [heading(_about_tests(comparison, task), style), _pairs_table(comparison, task, style, width)]
-        if task.changed:
-            parts += [heading(f"Queries that changed most, by {task.measures[0]}", style)]
-            parts += [_changed_table(task.changed, style, width)]
-        parts += [heading("What the numbers depend on", style), _signatures(task, style)]
-    parts += [
-        escaped(f"Not compared: {name}, which {label} alone has", style)
-        for name, label in comparison.not_compared.items()
-    ]
-    return "\n\n".join(parts)
+def _task_parts(comparison: Comparison, task: TaskComparison, style: Style, width: int | None) -> Iterator[str]:
+    yield heading(f"{task.task}, {count_of(task.queries, 'query')}", style)
+    yield _means_table(comparison, task, style, width)
+    yield from (escaped(note, style) for note in task.notes)
+    if task.pairs:
+        yield heading(_about_tests(comparison, task), style)
+        yield _pairs_table(comparison, task, style, width)
+    if task.changed:
+        yield heading(f"Queries that changed most, by {task.measures[0]}", style)
+        yield _changed_table(task.changed, style, width)
+    yield heading("What the numbers depend on", style)
+    shared, own = split_signatures(list(task.signatures.values()))
+    lines = {"all": shared, **{LETTERS[place]: text for place, text in zip(task.signatures, own, strict=True)}}
+    bullet = "- " if style == "markdown" else ""
+    yield "\n".join(f"{bullet}{name}: {code(text, style)}" for name, text in lines.items() if text)
 
 
-def means_table(
-    comparison: Comparison, task: TaskComparison, style: Style = "terminal", width: int | None = None
-) -> str:
-    """The table of means with intervals and significance marks, as `as_text` shows it."""
-
+def _means_table(comparison: Comparison, task: TaskComparison, style: Style, width: int | None = None) -> str:
     def cell(place: int, measure: Measure) -> str:
         interval = task.means[place][measure]
         marks = "".join(SUPERSCRIPTS[worse] for worse in task.beaten_by(place, measure, comparison.level))
@@ -180,11 +178,6 @@ def means_table(
     return table(["#", "Run", *map(str, task.measures)], rows, style, width=width)
 
 
-def as_latex(comparison: Comparison) -> str:
-    r"""The tables of means as LaTeX (booktabs), marked as in `as_text`: `65.00$^{b}$`."""
-    return "\n\n".join(_latex_table(comparison, task) for task in comparison.tasks) + "\n"
-
-
 def _latex_table(comparison: Comparison, task: TaskComparison) -> str:
     def mark(match: re.Match[str]) -> str:
         return f"$^{{{''.join(LETTERS[SUPERSCRIPTS.index(letter)] for letter in match[0])}}}$"
@@ -193,10 +186,9 @@ def _latex_table(comparison: Comparison, task: TaskComparison) -> str:
         f"{task.task}, {count_of(task.queries, 'query')}, percent. Superscripts: systems that a system is "
         f"significantly better than ({_about_tests(comparison, task)})."
     )
-    lines = [f"% {LETTERS[place]}: {signature}" for place, signature in task.signatures.items()]
-    lines += [r"\begin{table}", r"\centering", rf"\caption{{{escaped(caption, 'latex')}}}"]
-    lines += [re.sub(f"[{SUPERSCRIPTS}]+", mark, means_table(comparison, task, "latex")), r"\end{table}"]
-    return "\n".join(lines)
+    signatures = [f"{LETTERS[place]}: {signature}" for place, signature in task.signatures.items()]
+    body = re.sub(f"[{SUPERSCRIPTS}]+", mark, _means_table(comparison, task, "latex"))
+    return latex_float(body, caption, signatures)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -252,11 +244,11 @@ def _task_json(comparison: Comparison, task: TaskComparison) -> dict[str, Any]:
 
 
 def _about_tests(comparison: Comparison, task: TaskComparison) -> str:
-    pairs = len(task.pairs) // len(task.measures)
+    pairs = count_of(len(task.pairs) // len(task.measures), "pair")
     how = "all sign assignments" if task.exact else f"{task.resamples} draws, seed {comparison.seed}"
     return (
-        f"Paired differences (randomisation test, {how}; Holm over {pairs} {'pair' if pairs == 1 else 'pairs'} within "
-        f"each measure; marked up to p = {comparison.level:g})"
+        f"Paired differences (randomisation test, {how}; Holm over {pairs} within each measure; marked up to "
+        f"p = {comparison.level:g})"
     )
 
 
@@ -291,17 +283,6 @@ def _changed_table(changed: Sequence[ChangedQuery], style: Style, width: int | N
         for query in changed
     ]
     return table(["Runs", "Query", "Text", "Value", "Ranks of the relevant"], rows, style, width=width)
-
-
-def _signatures(task: TaskComparison, style: Style) -> str:
-    """What all signatures share in one line, and what differs run by run."""
-    shared, own = split_signatures(list(task.signatures.values()))
-    lines = [("all", shared), *zip((LETTERS[place] for place in task.signatures), own, strict=True)]
-    return "\n".join(
-        f"- {name}: {code(text, style)}" if style == "markdown" else f"{name}: {code(text, style)}"
-        for name, text in lines
-        if text
-    )
 
 
 def split_signatures(signatures: Sequence[Signature]) -> tuple[str, list[str]]:

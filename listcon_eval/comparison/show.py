@@ -6,10 +6,10 @@ revision when it came from the hub.
 """
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from listcon_eval.data import MINI, Task, local_task, mini_task, official_task
 from listcon_eval.errors import ListconError, count_of
@@ -22,7 +22,8 @@ from listcon_eval.tables import Style, code, escaped, shortened, table
 _TEXT_CELLS = 60
 
 
-class Passage(NamedTuple):
+@dataclass(frozen=True)
+class Passage:
     """A candidate of a query."""
 
     rank: int | None  # its rank, from 1; tied passages keep their candidate order. None when it was not retrieved
@@ -44,7 +45,7 @@ class ShownQuery:
     signature: Signature
     metrics: Mapping[str, float]  # its own metrics, 0 to 1; a query that `cmteb` drops has those of `mteb` alone
     candidates: int  # how many candidates it has
-    passages: tuple[Passage, ...]  # the best of them, best first; those that were not retrieved are last
+    passages: Sequence[Passage]  # the best of them, best first; those that were not retrieved are last
     missing_texts: str | None  # why there are no texts; None when there are
 
 
@@ -63,11 +64,10 @@ def show_query(result: Result, query_id: str, *, data: Path | None = None, top: 
     found, missing = read_texts(result, {query_id}, data)
     texts = found.get(query_id, {})
     order = ranked_places(entry.final_scores, entry.doc_ids, "cmteb")
-    ranks = {place: rank for rank, place in enumerate(order, start=1)}
-    unranked = [place for place in range(len(entry.doc_ids)) if place not in ranks]
-    passages = (
+    unranked = [place for place, score in enumerate(entry.scores) if score is None]
+    passages = [
         Passage(
-            rank=ranks.get(place),
+            rank=None if entry.scores[place] is None else rank,
             score=entry.scores[place],
             round=entry.rounds[place],
             relevance=entry.relevance[place],
@@ -75,17 +75,16 @@ def show_query(result: Result, query_id: str, *, data: Path | None = None, top: 
             doc_id=entry.doc_ids[place],
             text=texts.get(entry.doc_ids[place]),
         )
-        for place in [*order, *unranked][:top]
-    )
-    values = read_per_query(result)
+        for rank, place in enumerate([*order, *unranked][:top], start=1)
+    ]
     return ShownQuery(
         query_id=query_id,
         query=entry.query or "",
         mode=result.mode,
         signature=result.signature,
-        metrics={measure: own[query_id] for measure, own in values.items() if query_id in own},
+        metrics={measure: own[query_id] for measure, own in read_per_query(result).items() if query_id in own},
         candidates=len(entry.doc_ids),
-        passages=tuple(passages),
+        passages=passages,
         missing_texts=missing,
     )
 
@@ -102,8 +101,10 @@ def read_texts(
     try:
         task = _task(source) if data is None else _local(source, data)
         task.load()
-        if source.source != "first stage":
-            _check_same(task, result, source)
+        by_content = task.content and source.content
+        wanted, now = (source.content, task.content) if by_content else (result.data_revision, task.revision)
+        if now != wanted and source.source != "first stage":
+            raise ListconError(f"{task.location} is not the run's data: its revision is {now}, the run's is {wanted}")
     except ListconError as error:
         if data is not None:
             raise
@@ -133,46 +134,37 @@ def _local(source: DataRecord, data: Path) -> Task:
     return local_task(data, claim=source.task) if source.is_official else local_task(data, name=source.task)
 
 
-def _check_same(task: Task, result: Result, source: DataRecord) -> None:
-    by_content = task.content and source.content
-    wanted, found = (source.content, task.content) if by_content else (result.data_revision, task.revision)
-    if found != wanted:
-        raise ListconError(f"{task.location} is not the run's data: its revision is {found}, the run's is {wanted}")
-
-
 def as_json(shown: ShownQuery) -> dict[str, Any]:
     """The query for programs."""
-    passages = [passage._asdict() for passage in shown.passages]
-    return {**asdict(shown), "signature": str(shown.signature), "passages": passages}
+    return {**asdict(shown), "signature": str(shown.signature)}
 
 
 def as_text(shown: ShownQuery, style: Style = "terminal", *, full: bool = False, width: int | None = None) -> str:
     """The query for people: its text and metrics, a table of passages (`full`: whole texts), the signature."""
-    iterative = shown.mode == "iterative"
-    rows = [_row(passage, iterative, full) for passage in shown.passages]
-    headers = ["Rank", "Score", *(["Round"] if iterative else []), "Relevance", "cmteb label", "Document", "Text"]
+
+    def row(passage: Passage) -> list[str]:
+        text = "-" if passage.text is None else passage.text
+        return [
+            "-" if passage.rank is None else str(passage.rank),
+            "not retrieved" if passage.score is None else f"{passage.score:.6g}",
+            *([str(passage.round)] if shown.mode == "iterative" else []),
+            str(passage.relevance),
+            "relevant" if passage.cmteb_relevant else "-",
+            passage.doc_id,
+            " ".join(text.split()) if full else shortened(text, _TEXT_CELLS),
+        ]
+
+    rounds = ["Round"] if shown.mode == "iterative" else []
+    headers = ["Rank", "Score", *rounds, "Relevance", "cmteb label", "Document", "Text"]
     metrics = ", ".join(f"{measure} {100 * value:.2f}" for measure, value in shown.metrics.items())
     mode = "" if shown.mode == POINTWISE else f", {shown.mode} inference"
     counted = f"{len(shown.passages)} of {count_of(shown.candidates, 'candidate')}{mode}; {metrics}"
-    parts = [
-        escaped(f"Query {shown.query_id}: {shown.query}", style),
-        escaped(counted, style),
-        table(headers, rows, style, width=width),
-    ]
-    if shown.missing_texts:
-        parts.append(escaped(f"No texts: {shown.missing_texts}", style))
-    parts.append(code(str(shown.signature), style))
-    return "\n\n".join(parts)
-
-
-def _row(passage: Passage, iterative: bool, full: bool) -> list[str]:
-    text = "-" if passage.text is None else passage.text
-    return [
-        "-" if passage.rank is None else str(passage.rank),
-        "not retrieved" if passage.score is None else f"{passage.score:.6g}",
-        *([str(passage.round)] if iterative else []),
-        str(passage.relevance),
-        "relevant" if passage.cmteb_relevant else "-",
-        passage.doc_id,
-        " ".join(text.split()) if full else shortened(text, _TEXT_CELLS),
-    ]
+    return "\n\n".join(
+        [
+            escaped(f"Query {shown.query_id}: {shown.query}", style),
+            escaped(counted, style),
+            table(headers, [row(passage) for passage in shown.passages], style, width=width),
+            *([escaped(f"No texts: {shown.missing_texts}", style)] if shown.missing_texts else []),
+            code(str(shown.signature), style),
+        ]
+    )

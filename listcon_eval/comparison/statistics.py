@@ -95,11 +95,10 @@ def randomisation_test(
     rows = np.nan_to_num(np.asarray(differences, dtype=np.float64))  # (T, Q); a sign of 0 does not matter
     queries = rows.shape[1]
     reached = np.abs(rows.sum(axis=1)) - _ROUNDING * np.abs(rows).sum(axis=1)  # (T,)
-    exact = queries <= _EXACT_QUERIES
     count = np.zeros(len(rows), dtype=np.int64)
-    for signs in _all_signs(queries) if exact else _random_signs(resamples, queries, seed):  # (drawn, Q)
-        count += (np.abs(signs @ rows.T) >= reached).sum(axis=0)  # (drawn, T) -> (T,)
-    p_values = count / 2.0**queries if exact else (count + 1.0) / (resamples + 1.0)
+    for signs in _signs(resamples, queries, seed):  # (drawn, Q), -1 or 1
+        count += (np.abs(signs.astype(np.float64) @ rows.T) >= reached).sum(axis=0)  # (drawn, T) -> (T,)
+    p_values = count / 2.0**queries if is_exact(queries) else (count + 1.0) / (resamples + 1.0)
     return np.asarray(p_values, dtype=np.float64)
 
 
@@ -108,15 +107,13 @@ def is_exact(queries: int) -> bool:
     return queries <= _EXACT_QUERIES
 
 
-def _all_signs(queries: int) -> Iterator[NDArray[np.float64]]:
-    numbers = np.arange(2**queries)[:, None]
-    yield (1 - 2 * (numbers >> np.arange(queries) & 1)).astype(np.float64)
-
-
-def _random_signs(resamples: int, queries: int, seed: int) -> Iterator[NDArray[np.float64]]:
+def _signs(resamples: int, queries: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    if is_exact(queries):
+        yield 1 - 2 * (np.arange(2**queries)[:, None] >> np.arange(queries) & 1)
+        return
     generator = np.random.default_rng(seed)
     for drawn in _batches(resamples, queries):
-        yield (2 * generator.integers(0, 2, size=(drawn, queries), dtype=np.int8) - 1).astype(np.float64)
+        yield 2 * generator.integers(0, 2, size=(drawn, queries), dtype=np.int8).astype(np.int64) - 1
 
 
 def _batches(resamples: int, queries: int) -> Iterator[int]:
@@ -126,22 +123,15 @@ def _batches(resamples: int, queries: int) -> Iterator[int]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of p-values for their number (Scandinavian Journal of Statistics 6, 1979).
+    """Holm's step-down correction of a family of m p-values (Scandinavian Journal of Statistics 6, 1979).
 
     The i-th smallest of m (from 0) is multiplied by m - i, and is never below the one before it nor above 1.
-
-    Args:
-        p_values: the p-values of a family of m tests.
-
-    Returns:
-        The corrected ones, in the same order.
     """
-    corrected = [1.0] * len(p_values)
-    highest = 0.0
-    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, p_values[index] * (len(p_values) - place)))
-        corrected[index] = highest
-    return corrected
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values, dtype=np.float64)[order] * (len(order) - np.arange(len(order)))
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(p_value) for p_value in corrected]
 
 
 def count_wins(differences: ArrayLike) -> WinCount:

@@ -1,7 +1,9 @@
 """What is compared: results of this package, found in folders, and TREC run files of other tools."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,11 +110,25 @@ def read_systems(paths: Sequence[Path], qrels: "Path | IdTable | None" = None) -
         for group in groups.values():
             # Of several revisions of one task's data the one that was run last is compared.
             newest = {result.task: result for result in sorted(group, key=lambda result: result.finished)}
-            runs = {result.task: _result_run(result) for result in group if newest[result.task] is result}
+            runs = {
+                run.task: TaskRun(
+                    task=run.task,
+                    data_revision=run.data_revision,
+                    signature=run.signature,
+                    values=read_per_query(run),
+                    load_rankings=partial(read_rankings, run),
+                    result=run,
+                )
+                for run in group
+                if newest[run.task] is run
+            }
             found.append((_names(group[0], path), runs, group[0].kind in BOUNDS))
         seen |= {result.folder.resolve() for result in own}
-    labels = _labels([names for names, *_ in found])
-    return [ComparedSystem(label, tasks, bound) for label, (_, tasks, bound) in zip(labels, found, strict=True)]
+    uses = Counter(name for names, *_ in found for name in {*names})
+    return [
+        ComparedSystem(next((name for name in names if uses[name] == 1), names[-1]), runs, is_bound)
+        for names, runs, is_bound in found
+    ]
 
 
 def find_system(systems: Sequence[ComparedSystem], name: str) -> ComparedSystem:
@@ -127,18 +143,8 @@ def find_system(systems: Sequence[ComparedSystem], name: str) -> ComparedSystem:
     return found[0]
 
 
-def _result_run(result: Result) -> TaskRun:
-    return TaskRun(
-        task=result.task,
-        data_revision=result.data_revision,
-        signature=result.signature,
-        values=read_per_query(result),
-        load_rankings=lambda: read_rankings(result),
-        result=result,
-    )
-
-
 def _names(result: Result, path: Path) -> list[str]:
+    """What a system can be called, the shortest first; it gets the first that no other system has."""
     mode = [] if result.mode == POINTWISE else [result.mode]
     others = [f"{key} {value}" for key, value in result.settings.items() if key not in ("mode", "dtype")]
     name = ", ".join([result.system, *mode, *filter(None, [result.dtype])])
@@ -149,15 +155,6 @@ def _names(result: Result, path: Path) -> list[str]:
         f"{name} ({path})",
         f"{name} ({result.folder})",
     ]
-
-
-def _labels(choices: Sequence[Sequence[str]]) -> list[str]:
-    """For each system the first of its names that no other one has."""
-    chosen = []
-    for place, names in enumerate(choices):
-        others = {name for other, row in enumerate(choices) if other != place for name in row}
-        chosen.append(next((name for name in names if name not in others), names[-1]))
-    return chosen
 
 
 def _scored_run(
@@ -224,7 +221,15 @@ def _scored_run(
             for metric in next(iter(per_query.values()))
         },
         load_rankings=lambda: {
-            query_id: _trec_ranking(query_id, ordered[query_id], judged)
+            query_id: RankedQuery(
+                query_id=query_id,
+                query=None,
+                doc_ids=tuple(ordered[query_id]),
+                scores=tuple(ordered[query_id].values()),
+                rounds=(0,) * len(ordered[query_id]),
+                relevance=tuple(judged.get(doc_id, 0) for doc_id in ordered[query_id]),
+                cmteb_relevant=tuple(judged.get(doc_id, 0) > 0 for doc_id in ordered[query_id]),
+            )
             for query_id, judged in relevant_from(qrels, relevance).items()
         },
         notes=(
@@ -232,19 +237,6 @@ def _scored_run(
             if lacking
             else ()
         ),
-    )
-
-
-def _trec_ranking(query_id: str, scores: Mapping[str, float], judged: Mapping[str, int]) -> RankedQuery:
-    relevance = tuple(judged.get(doc_id, 0) for doc_id in scores)
-    return RankedQuery(
-        query_id=query_id,
-        query=None,
-        doc_ids=tuple(scores),
-        scores=tuple(scores.values()),
-        rounds=(0,) * len(scores),
-        relevance=relevance,
-        cmteb_relevant=tuple(value > 0 for value in relevance),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import bootstrap, permutation_test
 
 from listcon_eval.comparison import ComparedSystem, TaskRun, compare, find_system, read_systems
-from listcon_eval.comparison.render import as_json, as_latex, as_text, means_table, split_signatures
+from listcon_eval.comparison.render import Comparison, as_json, split_signatures
 from listcon_eval.comparison.statistics import count_wins, holm, mean_intervals, randomisation_test, resamples_for
 from listcon_eval.comparison.systems import ranks_of_relevant
 from listcon_eval.data import mini_task
@@ -169,17 +169,15 @@ def test_wins_ties_and_losses() -> None:
 
 def test_the_table_is_that_of_the_docstring_to_the_letter() -> None:
     compared = compare(two_runs(), [MAP, MAP_1000])
-    shown = f"Mini, 40 queries\n\n{means_table(compared, compared.tasks[0])}"
-    example = inspect.cleandoc(as_text.__doc__ or "").split("```text\n")[1].split("\n```")[0]
-    assert shown == example
-    assert as_text(compared).startswith(f"{example}\n\n")
+    example = inspect.cleandoc(Comparison.as_text.__doc__ or "").split("```text\n")[1].split("\n```")[0]
+    assert compared.as_text().startswith(f"{example}\n\n")
 
 
 def test_the_marks_in_latex_and_json() -> None:
     compared = compare(two_runs())
-    latex = as_latex(compared)
+    latex = compared.as_text("latex")
     assert "a & new & 64.50$^{b}$ & 64.50$^{b}$" in " ".join(latex.split())
-    assert r"\textbf" not in as_latex(compared)
+    assert r"\textbf" not in compared.as_text("latex")
     assert r"mteb:map\_at\_1000" in latex
     assert f"% a: {signature('new')}" in latex
     task = as_json(compared)["tasks"]["Mini"]
@@ -206,7 +204,7 @@ def test_holm_is_over_the_pairs_within_a_task_and_measure() -> None:
         assert [pair.corrected for pair in own] == holm([pair.p for pair in own])
         alone = compare(runs, [measure]).tasks[0].pairs
         assert [pair.corrected for pair in alone] == [pair.corrected for pair in own]
-    assert "Holm over 3 pairs within each measure" in as_text(compared)
+    assert "Holm over 3 pairs within each measure" in compared.as_text()
 
 
 def test_a_real_difference_among_sixteen_systems_is_significant() -> None:
@@ -224,7 +222,7 @@ def test_too_few_draws_for_the_pairs_are_refused() -> None:
     with pytest.raises(ListconError, match=r"with 6 pairs no corrected p-value can be as low as 0\.05; give 9999"):
         compare(runs, resamples=99)
     assert resamples_for(120) == 23_999
-    shown = as_text(compare(runs[:2], resamples=99))
+    shown = compare(runs[:2], resamples=99).as_text()
     assert "0.0000" not in shown
     p_value = compare(runs[:2], resamples=99).tasks[0].pairs[0].p
     assert f"  {p_value:.2f} " in shown
@@ -240,7 +238,7 @@ def test_a_query_that_cmteb_drops_is_left_out_of_its_means_and_pairs() -> None:
     assert tuple(pairs[MAP].wins) == (1, 0, 0)
     assert pairs[MAP].difference.mean == pytest.approx(0.1)
     assert tuple(pairs[MAP_1000].wins) == (1, 1, 1)
-    assert "a: 2 of 3 queries; b: 1 of 3 queries" in as_text(compare([one, two]))
+    assert "a: 2 of 3 queries; b: 1 of 3 queries" in compare([one, two]).as_text()
 
 
 def test_one_system_can_be_the_base_of_all_pairs() -> None:
@@ -277,7 +275,7 @@ def test_queries_that_changed_come_with_text_and_ranks() -> None:
         ("q2", "text of q2", 0.5, 0.7),
     ]
     assert compared.tasks[0].changed[0].ranks_before == (2,)
-    assert "2 to 2" in as_text(compared)
+    assert "2 to 2" in compared.as_text()
 
 
 def test_other_queries_other_data_and_other_measures_are_refused() -> None:
@@ -302,7 +300,7 @@ def test_each_task_is_compared_among_the_systems_that_have_it() -> None:
     ]
     compared = compare(runs)
     assert {task.task: list(task.means) for task in compared.tasks} == {"One": [0, 2], "Two": [0, 1, 2]}
-    assert "Not compared: Three, which a alone has" in as_text(compared)
+    assert "Not compared: Three, which a alone has" in compared.as_text()
 
 
 QRELS = "q1 0 d1 1\nq1 0 d2 0\nq2 0 d%203 2\nq2 0 50%25 0\n"
@@ -322,7 +320,7 @@ def test_trec_runs_of_other_tools(tmp_path: Path) -> None:
     assert [run.label for run in runs] == ["good", "bad"]
     assert runs[1].tasks["judged"].values["mteb:map_at_1000"] == {"q1": 0.5, "q2": 1.0}
     assert runs[0].tasks["judged"].load_rankings()["q2"].doc_ids == ("d 3", "50%")
-    text = as_text(compare(runs))
+    text = compare(runs).as_text()
     assert "model:TREC run good.trec|model_revision:sha256-" in text
     assert "(text not in these files)" in text
     (tmp_path / "qrels.trec").write_text(QRELS)
@@ -352,7 +350,7 @@ def test_what_a_trec_run_lacks_is_not_retrieved_and_said(tmp_path: Path) -> None
     whole = trec(tmp_path, "whole.trec", "q1 Q0 d1 1 3 x\nq1 Q0 d2 1 2 x\nq2 Q0 d1 1 1 x\n")
     runs = read_systems([cut, whole], qrels)
     assert runs[0].tasks["judged"].values["mteb:map_at_1000"] == {"q1": 0.5, "q2": 0.0}
-    assert "cut.trec lacks 1 judged query (of 2): each counts 0" in as_text(compare(runs))
+    assert "cut.trec lacks 1 judged query (of 2): each counts 0" in compare(runs).as_text()
     (query, other) = compare(runs).tasks[0].changed
     assert (query.query_id, query.ranks_before, query.ranks_after) == ("q2", (), (1,))
     assert (other.ranks_before, other.ranks_after) == ((1,), (1, 2))
