@@ -52,7 +52,8 @@ def check(
       listcon-eval check --baseline yesterday/results --current today/results --significant --format markdown
     """
     from listcon_eval import regression
-    from listcon_eval.regression import render
+    from listcon_eval.regression.check import as_json as verdict_json
+    from listcon_eval.regression.check import as_junit, as_text
     from listcon_eval.tables import terminal_width
 
     if update:
@@ -63,7 +64,7 @@ def check(
         options.refuse_with("--json", format=style != "terminal")
     if junit is not None:
         check_replaceable(junit, "<?xml", "a JUnit report")
-    tolerances = regression.Tolerances.parse(tolerance or ())
+    tolerances = regression.parse_tolerances(tolerance or ())
     today = regression.baseline_of(current)
     if update:
         regression.write_baseline(today, baseline)
@@ -75,11 +76,11 @@ def check(
         return
     verdict = regression.check(regression.read_baseline(baseline), today, tolerances, significant=significant)
     if junit is not None:
-        write_text(junit, render.as_junit(verdict))
+        write_text(junit, as_junit(verdict))
     if as_json:
-        echo_json(render.as_json(verdict))
+        echo_json(verdict_json(verdict))
     else:
-        echo(render.as_text(verdict, style, width=terminal_width() if style == "terminal" else None))
+        echo(as_text(verdict, style, width=terminal_width() if style == "terminal" else None))
     if verdict.not_comparable:
         key, reason = next(iter(verdict.not_comparable.items()))
         raise ListconError(

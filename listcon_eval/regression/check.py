@@ -1,52 +1,52 @@
-"""Compare runs with a baseline: what fell, what rose, what is not comparable, and which queries changed."""
+"""Compare runs with a baseline: what fell, what rose, what is not comparable, and which queries changed.
 
+A verdict is written as text for people, as JSON for programs, and as JUnit XML for build servers.
+"""
+
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from xml.etree import ElementTree
 
 from listcon_eval.comparison.statistics import LEVEL, holm, randomisation_test, resamples_for
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 from listcon_eval.metrics import Measure
 from listcon_eval.regression.baseline import Baseline, BaselineRun, RunKey
 from listcon_eval.results import Signature
+from listcon_eval.tables import Style, code, escaped, heading, table
 
 DEFAULT_TOLERANCE = 0.001
 _MAX_CHANGED = 10
 _ROUNDING = 1e-6  # of the values in a baseline file
-Pairs = dict[RunKey, tuple[BaselineRun, BaselineRun]]
+# XML 1.0 has no way to write these characters, not even escaped.
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_RUN = ("Task", "Mode", "Dtype")
 
 
-@dataclass(frozen=True)
-class Tolerances:
-    """How far a mean may fall, as a fraction: 0.001 is a tenth of a percent point."""
+def parse_tolerances(given: Sequence[str]) -> dict[str, float]:
+    """Read how far a mean may fall, as `0.001` (a tenth of a percent point) for all measures and `cmteb:map=0.002`.
 
-    default: float = DEFAULT_TOLERANCE  # for every measure that has none of its own
-    by_measure: Mapping[str, float] = field(default_factory=dict)  # measure (as `cmteb:map`) -> its own
+    Returns:
+        Measure -> its tolerance; "" stands for every measure that has none of its own.
 
-    def of(self, measure: str) -> float:
-        """The tolerance of a measure."""
-        return self.by_measure.get(measure, self.default)
-
-    @classmethod
-    def parse(cls, given: Sequence[str]) -> "Tolerances":
-        """Read `0.001` and `cmteb:map=0.002`.
-
-        Raises:
-            ListconError: something else was given, an unknown measure, or two of one measure.
-        """
-        found: dict[str, float] = {}
-        for text in given:
-            name, separator, value = text.rpartition("=")
-            try:
-                number = float(value)
-            except ValueError:
-                number = -1.0
-            if not 0 <= number <= 1:
-                raise ListconError(f"--tolerance {text}: give a fraction from 0 to 1, such as 0.001 or cmteb:map=0.002")
-            measure = str(Measure.parse(name)) if separator else ""
-            if measure in found:
-                raise ListconError(f"--tolerance {text}: there is another one for {measure or 'all metrics'}; keep one")
-            found[measure] = number
-        return cls(found.pop("", DEFAULT_TOLERANCE), found)
+    Raises:
+        ListconError: something else was given, an unknown measure, or two of one measure.
+    """
+    found: dict[str, float] = {}
+    for text in given:
+        name, separator, value = text.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= 1:
+            raise ListconError(f"--tolerance {text}: give a fraction from 0 to 1, such as 0.001 or cmteb:map=0.002")
+        measure = str(Measure.parse(name)) if separator else ""
+        if measure in found:
+            raise ListconError(f"--tolerance {text}: there is another one for {measure or 'all metrics'}; keep one")
+        found[measure] = number
+    return {"": DEFAULT_TOLERANCE, **found}
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,11 @@ class MetricChange:
     """One measure of one run beside its baseline."""
 
     key: RunKey
-    measure: str  # the measure, as `cmteb:map`
+    measure: str  # as `cmteb:map`
     before: float  # the baseline's mean, 0 to 1
     after: float  # today's
     tolerance: float  # how far it may fall
+    by_query: Mapping[str, tuple[float, float]]  # query id -> the baseline's value and today's
     # the p-value of the fall, corrected for the falls of this measure; None when it was not tested
     p: float | None = None
 
@@ -121,52 +122,54 @@ class Verdict:
 
 
 def check(
-    baseline: Baseline, current: Baseline, tolerances: Tolerances | None = None, *, significant: bool = False
+    baseline: Baseline, current: Baseline, tolerances: Mapping[str, float] | None = None, *, significant: bool = False
 ) -> Verdict:
     """Compare current runs with a baseline.
 
     Args:
         baseline: the runs that set the numbers.
         current: the runs of today.
-        tolerances: how far means may fall.
+        tolerances: how far means may fall, as `parse_tolerances` gives them.
         significant: count a fall only if a paired randomisation test finds it too (p at most 0.05 after Holm's
             correction over the falls of one measure).
 
     Raises:
         ListconError: a tolerance is of a measure that the baseline does not have.
     """
-    tolerances = tolerances or Tolerances()
+    tolerances = tolerances or parse_tolerances(())
     known_measures = dict.fromkeys(measure for run in baseline.runs for measure in run.values)
-    if idle := [measure for measure in tolerances.by_measure if measure not in known_measures]:
+    if idle := [measure for measure in tolerances if measure and measure not in known_measures]:
         raise ListconError(f"--tolerance {idle[0]}: {baseline.path} has {', '.join(known_measures)} alone")
-    pairs: Pairs = {}
+    changes: list[MetricChange] = []
     not_comparable: dict[RunKey, str] = {}
+    signatures: dict[RunKey, tuple[Signature, Signature]] = {}
     for old in baseline.runs:
         same = _like(old, [run for run in current.runs if run.key == old.key])
         if reason := _why_not_comparable(old, same, current):
             not_comparable[old.key] = reason
-        else:
-            pairs[old.key] = (old, same[0])
-    changes = [
-        MetricChange(key, measure, old.means[measure], new.means[measure], tolerances.of(measure))
-        for key, (old, new) in pairs.items()
-        for measure in old.values
-    ]
+            continue
+        (new,) = same
+        signatures[old.key] = (old.signature, new.signature)
+        for measure in old.values:
+            after = new.by_query(measure)
+            by_query = {query_id: (value, after[query_id]) for query_id, value in old.by_query(measure).items()}
+            tolerance = tolerances.get(measure, tolerances[""])
+            changes.append(MetricChange(old.key, measure, old.means[measure], new.means[measure], tolerance, by_query))
     if significant:
-        changes = _tested(changes, pairs)
+        changes = _tested(changes)
     known = {run.key for run in baseline.runs}
     differences = [
         f"{name}: {now} (baseline: {before})"
-        for old, new in pairs.values()
-        for name, (before, now) in old.signature.differences(new.signature).items()
+        for old_signature, signature in signatures.values()
+        for name, (before, now) in old_signature.differences(signature).items()
     ]
     unknown = [f"{run.key}: not in the baseline, not compared" for run in current.runs if run.key not in known]
     return Verdict(
         changes=changes,
         not_comparable=not_comparable,
         notes=list(dict.fromkeys([*differences, *unknown])),
-        changed=_worst([change for change in changes if change.failed], pairs),
-        signatures={key: (old.signature, new.signature) for key, (old, new) in pairs.items()},
+        changed=_worst([change for change in changes if change.failed]),
+        signatures=signatures,
     )
 
 
@@ -202,36 +205,151 @@ def _why_not_comparable(old: BaselineRun, same: Sequence[BaselineRun], current: 
     return None
 
 
-def _tested(changes: Sequence[MetricChange], pairs: Pairs) -> list[MetricChange]:
+def _tested(changes: Sequence[MetricChange]) -> list[MetricChange]:
     """Give every fall its p-value, corrected over the falls of the same measure."""
     p_values: dict[tuple[RunKey, str], float] = {}
     for measure in {change.measure for change in changes}:
         falls = [change for change in changes if change.measure == measure and change.fell]
-        resamples = resamples_for(len(falls))
-        found = [
-            randomisation_test([list(_by_query(change, pairs).values())], resamples=resamples).item()
-            for change in falls
-        ]
+        differences = [[[now - before for before, now in fall.by_query.values()]] for fall in falls]
+        found = [randomisation_test(row, resamples=resamples_for(len(falls))).item() for row in differences]
         p_values |= zip(((fall.key, measure) for fall in falls), holm(found), strict=True)
     return [replace(change, p=p_values.get((change.key, change.measure))) for change in changes]
 
 
-def _by_query(change: MetricChange, pairs: Pairs) -> dict[str, float]:
-    """Query id -> today's value less the baseline's."""
-    old, new = (run.by_query(change.measure) for run in pairs[change.key])
-    return {query_id: new[query_id] - value for query_id, value in old.items()}
-
-
-def _worst(failed: Sequence[MetricChange], pairs: Pairs) -> list[ChangedQuery]:
+def _worst(failed: Sequence[MetricChange]) -> list[ChangedQuery]:
     """The queries that fell most, each once a run, by the measure that fell most."""
-    largest: dict[tuple[RunKey, str], tuple[float, str]] = {}
+    worst: dict[tuple[RunKey, str], ChangedQuery] = {}
     for change in failed:
-        for query_id, difference in _by_query(change, pairs).items():
-            seen = largest.get((change.key, query_id), (0.0, ""))
-            if difference < -_ROUNDING and difference < seen[0]:
-                largest[change.key, query_id] = (difference, change.measure)
-    ordered = sorted(largest.items(), key=lambda item: item[1][0])[:_MAX_CHANGED]
-    return [
-        ChangedQuery(key, query_id, measure, *(run.by_query(measure)[query_id] for run in pairs[key]))
-        for (key, query_id), (_, measure) in ordered
+        for query_id, (before, after) in change.by_query.items():
+            seen = worst.get((change.key, query_id))
+            if after - before < (seen.after - seen.before if seen else -_ROUNDING):
+                worst[change.key, query_id] = ChangedQuery(change.key, query_id, change.measure, before, after)
+    return sorted(worst.values(), key=lambda query: query.after - query.before)[:_MAX_CHANGED]
+
+
+def as_text(verdict: Verdict, style: Style = "terminal", *, width: int | None = None) -> str:
+    """The verdict for people: what fell, what rose, which queries changed, and what is not comparable.
+
+    The terminal gets the fields in which the signatures differ, Markdown the full signatures as well.
+    """
+    parts = [heading(_summary(verdict), style)]
+    for title, changes in (
+        ("Fell", verdict.failed),
+        ("Fell, but not significantly", verdict.tolerated),
+        ("Rose", verdict.risen),
+    ):
+        if changes:
+            parts += [heading(title, style), _changes_table(changes, style, width)]
+    if verdict.changed:
+        parts += [heading("Queries that fell most", style), _queries_table(verdict.changed, style, width)]
+    if verdict.not_comparable:
+        rows = [[str(key), reason] for key, reason in verdict.not_comparable.items()]
+        parts += [heading("Not comparable", style), table(["Run", "Why"], rows, style, width=width)]
+    if verdict.notes:
+        notes = "\n".join(f"- {escaped(note, style)}" for note in verdict.notes)
+        parts += [heading("Other than in the baseline", style), notes]
+    if verdict.signatures and style == "markdown":
+        signatures = "\n".join(f"- {code(str(now), style)}" for _, now in verdict.signatures.values())
+        parts += [heading("Signatures", style), signatures]
+    return "\n\n".join(parts)
+
+
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    """The verdict for programs; numbers from 0 to 1."""
+    return {
+        "holds": not verdict.failed and not verdict.not_comparable,
+        "metrics": [
+            {
+                **change.key._asdict(),
+                "measure": change.measure,
+                "baseline": change.before,
+                "now": change.after,
+                "tolerance": change.tolerance,
+                "p_holm": change.p,
+                "failed": change.failed,
+            }
+            for change in verdict.changes
+        ],
+        "not_comparable": [{**key._asdict(), "reason": reason} for key, reason in verdict.not_comparable.items()],
+        "changed": [{**query.key._asdict(), **asdict(query), "key": str(query.key)} for query in verdict.changed],
+        "notes": list(verdict.notes),
+        "signatures": [
+            {**key._asdict(), "baseline": str(before), "now": str(now)}
+            for key, (before, now) in verdict.signatures.items()
+        ],
+    }
+
+
+def as_junit(verdict: Verdict) -> str:
+    """The verdict as JUnit XML: a test case a measure; a fall is a failure, what is not comparable an error."""
+    suite = ElementTree.Element(
+        "testsuite",
+        name="listcon-eval check",
+        tests=str(len(verdict.changes) + len(verdict.not_comparable)),
+        failures=str(len(verdict.failed)),
+        errors=str(len(verdict.not_comparable)),
+        skipped="0",
+    )
+    properties = ElementTree.SubElement(suite, "properties")
+    for key, signatures in verdict.signatures.items():
+        for which, signature in zip(("baseline", "current"), signatures, strict=True):
+            name = _xml(f"{which} signature of {key}")
+            ElementTree.SubElement(properties, "property", name=name, value=_xml(str(signature)))
+    for change in verdict.changes:
+        case = _case(suite, change.key, change.measure)
+        if change.failed:
+            failure = ElementTree.SubElement(case, "failure", type="regression", message=_xml(_sentence(change)))
+            own = [query for query in verdict.changed if (query.key, query.measure) == (change.key, change.measure)]
+            failure.text = _xml(_queries_table(own, "terminal", None)) if own else None
+        elif change.fell or change.rose:
+            ElementTree.SubElement(case, "system-out").text = _xml(_sentence(change))
+    for key, reason in verdict.not_comparable.items():
+        ElementTree.SubElement(_case(suite, key, "comparable"), "error", type="not comparable", message=_xml(reason))
+    ElementTree.indent(suite)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
+
+
+def _case(suite: ElementTree.Element, key: RunKey, name: str) -> ElementTree.Element:
+    return ElementTree.SubElement(suite, "testcase", classname=_xml(".".join(key)), name=_xml(name), time="0")
+
+
+def _xml(text: str) -> str:
+    """Text that XML can hold: characters that it cannot become U+FFFD."""
+    return _NOT_IN_XML.sub("\ufffd", text)
+
+
+def _summary(verdict: Verdict) -> str:
+    held = f"{len(verdict.changes) - len(verdict.failed)} of {len(verdict.changes)} metrics hold"
+    return f"{held}; not comparable: {count_of(len(verdict.not_comparable), 'run')}" if verdict.not_comparable else held
+
+
+def _sentence(change: MetricChange) -> str:
+    said = f"{100 * change.before:.2f} to {100 * change.after:.2f} percent ({100 * change.change:+.2f}"
+    tested = "" if change.p is None else f", p = {change.p:.4f} (Holm)"
+    return f"{change.key}: {change.measure} went from {said}, tolerance {100 * change.tolerance:.2f}{tested})"
+
+
+def _changes_table(changes: Sequence[MetricChange], style: Style, width: int | None) -> str:
+    tested = any(change.p is not None for change in changes)
+    rows = [
+        [
+            *change.key,
+            change.measure,
+            f"{100 * change.before:.2f}",
+            f"{100 * change.after:.2f}",
+            f"{100 * change.change:+.2f}",
+            f"{100 * change.tolerance:.2f}",
+            *(["-" if change.p is None else f"{change.p:.4f}"] if tested else []),
+        ]
+        for change in changes
     ]
+    headers = [*_RUN, "Measure", "Baseline", "Now", "Change", "Tolerance", *(["p (Holm)"] if tested else [])]
+    return table(headers, rows, style, width=width)
+
+
+def _queries_table(queries: Sequence[ChangedQuery], style: Style, width: int | None) -> str:
+    rows = [
+        [*query.key, query.query_id, query.measure, f"{100 * query.before:.2f}", f"{100 * query.after:.2f}"]
+        for query in queries
+    ]
+    return table([*_RUN, "Query", "Measure", "Baseline", "Now"], rows, style, width=width)
