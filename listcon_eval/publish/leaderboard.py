@@ -66,7 +66,7 @@ def export_leaderboard(
     if len(systems) > 1:
         raise ListconError(f"the modes are of different systems ({sorted(map(str, systems))}): give one's folder")
     first = main[0]
-    reasons = [*_model_blockers(first), *(reason for result in results for reason in _result_blockers(result))]
+    reasons = list(_blockers(results))
     metas: list[dict[str, Any]] = []
     try:
         metas = [_meta(own[0], training_data, is_main=own is main) for own in (main, experiments) if own]
@@ -85,8 +85,7 @@ def export_leaderboard(
     if experiments:
         name = mteb_compat.experiment_name(ModelMeta.model_validate(metas[1]))
         _write(folder / "experiments" / name, experiments, metas[1])
-    remarks = [*_repository_remarks(first), *_published_remarks(results), *_task_remarks(main, metas[0])]
-    return Export(folder, results, remarks)
+    return Export(folder, results, list(_remarks(results, main, metas[0]["training_datasets"])))
 
 
 def _write(folder: Path, results: Sequence[Result], meta: Mapping[str, Any]) -> None:
@@ -114,22 +113,21 @@ def _merged(paths: Sequence[Path]) -> bytes:
     return json.dumps(merged, indent=2).encode()
 
 
-def _model_blockers(result: Result) -> Iterator[str]:
-    if result.model.startswith("local/") or not _HUB_ID.fullmatch(result.model):
-        yield f"{result.model} is not a model of the hub: upload the checkpoint, and run it by its hub id"
-    if not _COMMIT.fullmatch(result.model_revision):
-        yield f"the model's revision is {result.model_revision}; a submission needs the hub's commit (40 hex digits)"
-
-
-def _result_blockers(result: Result) -> Iterator[str]:
-    yield from publish_blockers(result)
-    task = official_task_of(result)
-    if result.is_official and task is not None:
-        path = _json_path(result)
-        try:
-            yield from _json_blockers(result, task, json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            yield f"{path} cannot be read as mteb's result of {result.task}: {error!r}"
+def _blockers(results: Sequence[Result]) -> Iterator[str]:
+    """Every reason why results may not be submitted."""
+    first = results[0]
+    if first.model.startswith("local/") or not _HUB_ID.fullmatch(first.model):
+        yield f"{first.model} is not a model of the hub: upload the checkpoint, and run it by its hub id"
+    if not _COMMIT.fullmatch(first.model_revision):
+        yield f"the model's revision is {first.model_revision}; a submission needs the hub's commit (40 hex digits)"
+    for result in results:
+        yield from publish_blockers(result)
+        if (task := official_task_of(result)) is not None:
+            path = _json_path(result)
+            try:
+                yield from _json_blockers(result, task, json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                yield f"{path} cannot be read as mteb's result of {result.task}: {error!r}"
 
 
 def _json_blockers(result: Result, task: Task, content: Mapping[str, Any]) -> Iterator[str]:
@@ -180,52 +178,42 @@ def _meta(result: Result, training_data: Sequence[str] | None, *, is_main: bool)
     return meta
 
 
-def _repository_remarks(result: Result) -> Iterator[str]:
-    """What the results repository's own checks will say of the model."""
-    registered = mteb_compat.registered_model(result.model)
+def _remarks(results: Sequence[Result], main: Sequence[Result], declared: Sequence[str]) -> Iterator[str]:
+    """What the results repository's own checks will say, what is missing, and what the training data means."""
+    model, revision = main[0].model, main[0].model_revision
+    registered = mteb_compat.registered_model(model)
     if registered is None:
         yield (
-            f"{result.model} is not in mteb's registry, and the results repository takes only models that are: add an "
+            f"{model} is not in mteb's registry, and the results repository takes only models that are: add an "
             "implementation to mteb first"
         )
-    elif registered.revision != result.model_revision:
+    elif registered.revision != revision:
         yield (
-            f"mteb's registry has revision {registered.revision} of {result.model}, and these runs are of "
-            f"{result.model_revision}: the results repository refuses a second revision. To submit the registry's: "
-            f"`listcon-eval run -m {result.model} --revision {registered.revision}`"
+            f"mteb's registry has revision {registered.revision} of {model}, and these runs are of {revision}: the "
+            "results repository refuses a second revision. To submit the registry's: "
+            f"`listcon-eval run -m {model} --revision {registered.revision}`"
         )
-    published = [row.revision for row in published_rows(MAIN_SCORE) if row.hub == result.model]
+    published = [row for row in published_rows(MAIN_SCORE) if row.hub == model]
     if published:
         yield (
-            f"the results repository already has results of {result.model} at {', '.join(map(str, published))}: it "
-            "accepts new ones only if they replace these"
+            f"the results repository already has results of {model} at "
+            f"{', '.join(str(row.revision) for row in published)}: it accepts new ones only if they replace these"
         )
-
-
-def _published_remarks(results: Sequence[Result]) -> Iterator[str]:
-    """Differences from published results of the same model, revision and mode that the repository would flag."""
-    published = {(row.hub, row.revision, row.mode): row for row in published_rows(MAIN_SCORE)}
     for result in results:
-        row = published.get((result.model, result.model_revision, result.mode))
-        if row is None or result.task not in row.values:
-            continue
-        own, theirs = result.mteb[MAIN_SCORE.name], row.values[result.task] / 100
-        if abs(own - theirs) > _FLAGGED_DIFFERENCE:
-            yield (
-                f"{result.task}, {result.mode}: {MAIN_SCORE.name} is {own:.5f}, published for this revision is "
-                f"{theirs:.5f} ({own - theirs:+.5f}): the results repository flags differences over "
-                f"{_FLAGGED_DIFFERENCE}"
-            )
-
-
-def _task_remarks(results: Sequence[Result], meta: Mapping[str, Any]) -> Iterator[str]:
-    tasks = list(dict.fromkeys(result.mteb_task for result in results))
+        for row in published:
+            if (row.revision, row.mode) == (revision, result.mode) and result.task in row.values:
+                own, theirs = result.mteb[MAIN_SCORE.name], row.values[result.task] / 100
+                if abs(own - theirs) > _FLAGGED_DIFFERENCE:
+                    yield (
+                        f"{result.task}, {result.mode}: {MAIN_SCORE.name} is {own:.5f}, published for this revision is "
+                        f"{theirs:.5f} ({own - theirs:+.5f}): the results repository flags differences over "
+                        f"{_FLAGGED_DIFFERENCE}"
+                    )
+    tasks = list(dict.fromkeys(result.mteb_task for result in main))
     card = [task.name for task in CARD_TASKS]
     wanted = [*(card if {*card} & {*tasks} else []), *(part.name for task in tasks for part in official_tasks(task))]
-    own = {result.task for result in results}
-    if absent := [name for name in dict.fromkeys(wanted) if name not in own]:
+    if absent := [name for name in dict.fromkeys(wanted) if name not in {result.task for result in main}]:
         yield f"not among the runs: {', '.join(absent)}"
-    declared = meta["training_datasets"]
     yield f"declared training data: {', '.join(declared) or 'of no mteb task'}"
     if overlap := [task for task in tasks if task in declared]:
         yield f"trained on data of {', '.join(overlap)}: the leaderboard shows these scores as not zero-shot"

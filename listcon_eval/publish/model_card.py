@@ -20,12 +20,15 @@ from listcon_eval.report.table import comparison_tables, has_block, line_break_o
 from listcon_eval.results import Result
 from listcon_eval.tables import one_line
 
-_KEY_LINE = re.compile(r"^[\"']?model-index[\"']?\s*:")
-CARD_METRICS = ("map", "mrr_1", "mrr_10", "mrr_5")  # in the published card's order
 _KEY = "model-index"
+CARD_METRICS = ("map", "mrr_1", "mrr_10", "mrr_5")  # in the published card's order
 _FRONT_MATTER = re.compile(
     r"\A(\ufeff?---[ \t]*(\r\n|\n|\r))(.*?)(^---[ \t]*(?:\r\n|\n|\r|\Z))", re.DOTALL | re.MULTILINE
 )
+# The line of the key and those below it that are indented or list items; comments and empty lines before the next key
+# are that one's own.
+_LINE = r"[^\r\n]*(?:\r\n|\n|\r)"
+_BLOCK = re.compile(rf"(?:\A|(?<=[\r\n]))[\"']?{_KEY}[\"']?[ \t]*:{_LINE}(?:(?:#{_LINE}|[\r\n])*[ \t-]{_LINE})*")
 
 
 def _model_index(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -90,7 +93,7 @@ def update_model_card(path: Path, paths: Sequence[Path], mode: str) -> list[str]
     index = _model_index(results)
     text = read_markdown(path)
     changed = [f"{_KEY}: {', '.join(result.task for result in results)}"]
-    text = _with_front_matter(text, index, results, line_break_of(text), path)
+    text = _with_front_matter(text, index, results, path)
     if has_block(text):
         text = with_block(text, comparison_tables(results, with_published=True), path)
         changed.append("the comparison table")
@@ -98,61 +101,35 @@ def update_model_card(path: Path, paths: Sequence[Path], mode: str) -> list[str]
     return changed
 
 
-def _with_front_matter(
-    text: str, index: list[dict[str, Any]], results: Sequence[Result], line_break: str, path: Path
-) -> str:
+def _with_front_matter(text: str, index: list[dict[str, Any]], results: Sequence[Result], path: Path) -> str:
+    line_break = line_break_of(text)
     match = _FRONT_MATTER.match(text)
     if match is None:
         return f"---{line_break}{_block_text(index, results, line_break)}---{line_break}{text}"
     header = match[3]
-    known = _parsed(header, path)
-    keys = sum(_KEY_LINE.match(line) is not None for line in header.splitlines())
-    if keys > 1:
+    try:
+        known = yaml.safe_load(header) or {}
+    except yaml.YAMLError as error:
+        raise ListconError(f"{path}: its front matter is not YAML: {error}") from error
+    if not isinstance(known, dict):
+        raise ListconError(f"{path}: its front matter is a {type(known).__name__}; expected keys with values")
+    blocks = [found.span() for found in _BLOCK.finditer(header)]
+    if len(blocks) > 1:
         raise ListconError(
-            f"{path}: its front matter has {keys} keys {_KEY}, of which readers take one: leave the right one"
+            f"{path}: its front matter has {len(blocks)} keys {_KEY}, of which readers take one: leave the right one"
         )
-    block = _block_text(_merged(known.get(_KEY), index), results, line_break)
-    start, end = _block(header)
-    replaced = header[:start] + block + header[end:]
-    if not _is_changed_in_one_key(known, replaced):
+    start, end = blocks[0] if blocks else (len(header), len(header))
+    replaced = header[:start] + _block_text(_merged(known.get(_KEY), index), results, line_break) + header[end:]
+    try:
+        is_same = {**known, _KEY: None} == {**yaml.safe_load(replaced), _KEY: None}
+    except yaml.YAMLError:
+        is_same = False
+    if not is_same:
         raise ListconError(
             f"{path}: its front matter is not written as one key a line, so {_KEY} cannot be put in without touching "
             "other keys; write it so, and export again"
         )
     return text[: match.start(3)] + replaced + text[match.end(3) :]
-
-
-def _is_changed_in_one_key(known: Mapping[str, Any], replaced: str) -> bool:
-    try:
-        return {**known, _KEY: None} == {**yaml.safe_load(replaced), _KEY: None}
-    except yaml.YAMLError:
-        return False
-
-
-def _parsed(header: str, path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(header)
-    except yaml.YAMLError as error:
-        raise ListconError(f"{path}: its front matter is not YAML: {error}") from error
-    if content is not None and not isinstance(content, dict):
-        raise ListconError(f"{path}: its front matter is a {type(content).__name__}; expected keys with values")
-    return content or {}
-
-
-def _block(header: str) -> tuple[int, int]:
-    """Where the lines of `model-index` start and end in a front matter; both at its end when it has none."""
-    start = end = None
-    place = 0
-    for line in header.splitlines(keepends=True):
-        if start is None:
-            if _KEY_LINE.match(line):
-                start, end = place, place + len(line)
-        elif line[:1] in (" ", "\t", "-"):
-            end = place + len(line)
-        elif line.strip() and not line.startswith("#"):
-            break  # the next key; comments and empty lines just before it are its own
-        place += len(line)
-    return (len(header), len(header)) if start is None or end is None else (start, end)
 
 
 def _merged(known: object, index: list[dict[str, Any]]) -> list[dict[str, Any]]:
