@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, InstanceOf, NonNegativeInt
 
 from listcon_eval.arguments import checked
-from listcon_eval.comparison.render import ChangedQuery, Comparison, Pair, TaskComparison
+from listcon_eval.comparison.render import LETTERS, ChangedQuery, Comparison, Pair, TaskComparison
 from listcon_eval.comparison.statistics import (
     LEVEL,
     SEED,
@@ -42,7 +42,7 @@ DEFAULT_MEASURES = (
     Measure("mteb", "map_at_1000"),
     Measure("mteb", "mrr_at_10"),
 )
-MAX_SYSTEMS = 16
+MAX_SYSTEMS = len(LETTERS)
 _EQUAL = 1e-9
 
 
@@ -89,32 +89,34 @@ def compare(
         raise ListconError(f"systems to compare: {len(systems)} ({names}); give 2 to {MAX_SYSTEMS} different ones")
     if with_bounds and not any(system.is_bound for system in systems):
         raise ListconError("the bounds were asked for, and no run is of random or oracle: run them, or leave that out")
-    by_task: dict[str, dict[int, TaskRun]] = {}
-    for place, system in enumerate(systems):
+    lettered = dict(zip(LETTERS, systems, strict=False))
+    by_task: dict[str, dict[str, TaskRun]] = {}
+    for letter, system in lettered.items():
         for name, run in system.tasks.items():
-            by_task.setdefault(name, {})[place] = run
+            by_task.setdefault(name, {})[letter] = run
     shared = {name: own for name, own in by_task.items() if len(own) > 1}
     if not shared:
         has = "; ".join(f"{system.label}: {', '.join(system.tasks)}" for system in systems)
         raise ListconError(f"no two systems have a task in common ({has}): give runs of the same tasks")
     wanted = list(dict.fromkeys(m if isinstance(m, Measure) else Measure.parse(m) for m in measures))
+    labels = {letter: system.label for letter, system in lettered.items()}
     tasks = []
     for name, own in shared.items():
-        check_comparable(name, [systems[place] for place in own], list(own.values()))
-        tested = [place for place in own if with_bounds or not systems[place].is_bound]
+        check_comparable(name, [lettered[letter] for letter in own], list(own.values()))
+        tested = [letter for letter in own if with_bounds or not lettered[letter].is_bound]
         pairs = list(combinations(tested, 2))
         if base is not None:
-            pairs = [(base, place) for place in tested if base in own and place != base]
-        chosen = _measures_of(name, own, systems, wanted)
+            pairs = [(base, letter) for letter in tested if base in own and letter != base]
+        chosen = _measures_of(name, own, labels, wanted)
         tasks.append(
             _compare_task(
-                name, own, systems, chosen, pairs, level=level, resamples=resamples, seed=seed, max_changed=max_changed
+                name, own, labels, chosen, pairs, level=level, resamples=resamples, seed=seed, max_changed=max_changed
             )
         )
     return Comparison(
-        labels=[system.label for system in systems],
+        labels=list(labels.values()),
         tasks=tasks,
-        not_compared={name: systems[place].label for name, own in by_task.items() if len(own) == 1 for place in own},
+        not_compared={name: labels[letter] for name, own in by_task.items() if len(own) == 1 for letter in own},
         level=level,
         seed=seed,
     )
@@ -124,8 +126,8 @@ def _read(
     runs: Sequence[ComparedSystem | str | Path] | Mapping[str, Any],
     against: ComparedSystem | str | Path | None,
     qrels: Path | Mapping[str, Any] | pd.DataFrame | None,
-) -> tuple[list[ComparedSystem], int | None]:
-    """The systems, and the place of the one to test against."""
+) -> tuple[list[ComparedSystem], str | None]:
+    """The systems, and the letter of the one to test against."""
     if against == "":
         raise ListconError("the system to test against is '' (empty): give a path or a part of a name, or leave it out")
     if isinstance(runs, Mapping):
@@ -139,11 +141,11 @@ def _read(
         labels = "; ".join(system.label for system in own)
         raise ListconError(f"{against} holds {len(own)} systems ({labels}): name the one to test against")
     if against is None or is_path:
-        return systems, 0 if is_path else None
+        return systems, LETTERS[0] if is_path else None
     chosen = against if isinstance(against, ComparedSystem) else find_system(systems, str(against))
     if chosen not in systems:
         raise ListconError(f"{chosen.label}, to test the others against, is not among the runs: give it with them")
-    return systems, systems.index(chosen)
+    return systems, LETTERS[systems.index(chosen)]
 
 
 def check_comparable(task: str, systems: Sequence[ComparedSystem], runs: Sequence[TaskRun]) -> None:
@@ -172,13 +174,13 @@ def _some(query_ids: Sequence[str]) -> str:
 
 
 def _measures_of(
-    task: str, runs: Mapping[int, TaskRun], systems: Sequence[ComparedSystem], wanted: Sequence[Measure]
+    task: str, runs: Mapping[str, TaskRun], labels: Mapping[str, str], wanted: Sequence[Measure]
 ) -> list[Measure]:
     for measure in wanted:
-        for place, run in runs.items():
+        for letter, run in runs.items():
             if str(measure) not in run.values:
                 raise ListconError(
-                    f"{task}: {systems[place].label} has no {measure}; it has {', '.join(run.values)} (a TREC run has "
+                    f"{task}: {labels[letter]} has no {measure}; it has {', '.join(run.values)} (a TREC run has "
                     "the mteb measures alone; those of ir_measures are there when `run --metrics` asked for them)"
                 )
     mains = [Measure("mteb", run.result.main_score) for run in runs.values() if run.result is not None]
@@ -188,17 +190,17 @@ def _measures_of(
 
 def _compare_task(
     task: str,
-    runs: Mapping[int, TaskRun],
-    systems: Sequence[ComparedSystem],
+    runs: Mapping[str, TaskRun],
+    labels: Mapping[str, str],
     measures: Sequence[Measure],
-    pairs: Sequence[tuple[int, int]],
+    pairs: Sequence[tuple[str, str]],
     *,
     level: float,
     resamples: int | None,
     seed: int,
     max_changed: int,
 ) -> TaskComparison:
-    """One task's part of a comparison; runs and pairs (base, other) go by the places of the systems."""
+    """One task's part of a comparison; runs and pairs (base, other) go by the letters of the systems."""
     query_ids = next(iter(runs.values())).query_ids
     exact = is_exact(len(query_ids))
     needed = resamples_for(len(pairs), level)
@@ -209,9 +211,9 @@ def _compare_task(
             f"{level:g}; give {needed} or leave the option out"
         )
     values = {  # NaN: a query that cmteb drops
-        (measure, place): np.array([run.values[str(measure)].get(query_id, np.nan) for query_id in query_ids])
+        (measure, letter): np.array([run.values[str(measure)].get(query_id, np.nan) for query_id in query_ids])
         for measure in measures
-        for place, run in runs.items()
+        for letter, run in runs.items()
     }
     keys = [(measure, base, other) for measure in measures for base, other in pairs]
     differences = [values[measure, other] - values[measure, base] for measure, base, other in keys]
@@ -225,8 +227,8 @@ def _compare_task(
         task=task,
         queries=len(query_ids),
         measures=measures,
-        means={place: {measure: means[measure, place] for measure in measures} for place in runs},
-        signatures={place: run.signature for place, run in runs.items()},
+        means={letter: {measure: means[measure, letter] for measure in measures} for letter in runs},
+        signatures={letter: run.signature for letter, run in runs.items()},
         pairs=[
             Pair(base, other, measure, interval, p, p_holm, count_wins(row))
             for (measure, base, other), row, interval, p, p_holm in zip(
@@ -236,37 +238,37 @@ def _compare_task(
         changed=_changed(runs, measures[0], pairs, max_changed),
         resamples=resamples,
         exact=exact,
-        notes=[*_dropped(values, len(query_ids), systems), *(note for run in runs.values() for note in run.notes)],
+        notes=[*_dropped(values, len(query_ids), labels), *(note for run in runs.values() for note in run.notes)],
     )
 
 
 def _dropped(
-    values: Mapping[tuple[Measure, int], NDArray[np.float64]], queries: int, systems: Sequence[ComparedSystem]
+    values: Mapping[tuple[Measure, str], NDArray[np.float64]], queries: int, labels: Mapping[str, str]
 ) -> list[str]:
     """What to say of queries that cmteb drops: the two modes label equal texts differently, and may drop others."""
     counted = {
-        place: int((~np.isnan(row)).sum()) for (measure, place), row in values.items() if measure.protocol == "cmteb"
+        letter: int((~np.isnan(row)).sum()) for (measure, letter), row in values.items() if measure.protocol == "cmteb"
     }
     if not counted or min(counted.values()) == queries:
         return []
     own = f"{min(counted.values())} of {queries} queries"
     if len(set(counted.values())) > 1:
-        own = "; ".join(f"{systems[place].label}: {count} of {queries} queries" for place, count in counted.items())
+        own = "; ".join(f"{labels[letter]}: {count} of {queries} queries" for letter, count in counted.items())
     return [f"cmteb counts the queries with a relevant and another candidate ({own}); a pair is over those of both"]
 
 
 def _changed(
-    runs: Mapping[int, TaskRun], measure: Measure, pairs: Sequence[tuple[int, int]], most: int
+    runs: Mapping[str, TaskRun], measure: Measure, pairs: Sequence[tuple[str, str]], most: int
 ) -> list[ChangedQuery]:
     """The queries that changed most between the first tested system and each other one."""
-    rankings: dict[int, Mapping[str, RankedQuery]] = {}
+    rankings: dict[str, Mapping[str, RankedQuery]] = {}
     found = []
     for base, other in pairs:
-        before, after = (runs[place].values[str(measure)] for place in (base, other))
+        before, after = (runs[letter].values[str(measure)] for letter in (base, other))
         changes = {query_id: abs(after[query_id] - before[query_id]) for query_id in before if query_id in after}
         largest = sorted((query_id for query_id in changes if changes[query_id] > _EQUAL), key=lambda q: -changes[q])
         for query_id in largest[:most] if base == pairs[0][0] else ():
-            rankings = rankings or {place: run.load_rankings() for place, run in runs.items()}
+            rankings = rankings or {letter: run.load_rankings() for letter, run in runs.items()}
             texts = (row[query_id].query for row in rankings.values())
             found.append(
                 ChangedQuery(

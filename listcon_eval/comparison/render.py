@@ -1,7 +1,7 @@
 """What a comparison holds, and the same as text: for the terminal, Markdown, LaTeX and programs.
 
-Significance marks follow ranx: every system has a letter, and a number carries the superscript letters of the systems
-that it is significantly better than.
+Systems go by a letter. Significance marks follow ranx: a number carries the superscript letters of the systems that it
+is significantly better than.
 """
 
 import math
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LETTERS = "abcdefghijklmnop"
-SUPERSCRIPTS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖ"
+_SUPERSCRIPTS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖ"
 _MAX_RANKS = 6
 _QUERY_CELLS = 40
 _EXACT_DIGITS = 4
@@ -30,8 +30,8 @@ _EXACT_DIGITS = 4
 class Pair:
     """Two systems on one task by one measure; differences are `other` minus `base`, query by query."""
 
-    base: int  # the place of the one among the systems
-    other: int  # the place of the other
+    base: str  # the letter of the one
+    other: str  # the letter of the other
     measure: Measure
     difference: Interval  # the mean difference, with its bootstrap interval
     p: float  # the p-value of the paired randomisation test
@@ -43,8 +43,8 @@ class Pair:
 class ChangedQuery:
     """A query on which two systems differ."""
 
-    base: int  # the place of the one system
-    other: int  # the place of the other
+    base: str
+    other: str
     query_id: str
     query: str | None  # its text; None when no run of the task has it
     before: float  # its value by `base`
@@ -61,26 +61,26 @@ class TaskComparison:
     queries: int  # how many queries it has
     # the measures that every run of it has, in order; the first decides which queries changed
     measures: Sequence[Measure]
-    means: Mapping[int, Mapping[Measure, Interval]]  # place of each system that ran the task -> measure -> its mean
-    signatures: Mapping[int, Signature]  # the same places -> what the numbers depend on
+    means: Mapping[str, Mapping[Measure, Interval]]  # letter of each system that ran the task -> measure -> its mean
+    signatures: Mapping[str, Signature]  # the same letters -> what the numbers depend on
     pairs: Sequence[Pair]  # the pairs that were tested
     changed: Sequence[ChangedQuery]  # the queries that changed most
     resamples: int  # the draws of its intervals and tests
     exact: bool  # whether all sign assignments were counted instead
     notes: Sequence[str]  # what has to be known of the numbers
 
-    def beaten_by(self, place: int, measure: Measure, level: float) -> list[int]:
-        """The places of the systems that the one at `place` is significantly better than."""
+    def beaten_by(self, letter: str, measure: Measure, level: float) -> list[str]:
+        """The letters of the systems that one is significantly better than."""
         pairs = [pair for pair in self.pairs if pair.measure == measure and pair.corrected <= level]
-        beaten = [pair.base for pair in pairs if pair.other == place and pair.difference.mean > 0]
-        return sorted(beaten + [pair.other for pair in pairs if pair.base == place and pair.difference.mean < 0])
+        beaten = [pair.base for pair in pairs if pair.other == letter and pair.difference.mean > 0]
+        return sorted(beaten + [pair.other for pair in pairs if pair.base == letter and pair.difference.mean < 0])
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Systems, compared."""
 
-    labels: Sequence[str]
+    labels: Sequence[str]  # the systems' names, in the order of their letters
     tasks: Sequence[TaskComparison]  # the tasks that two systems or more have
     not_compared: Mapping[str, str]  # tasks that one system alone has, with its name
     level: float  # the corrected p-value up to which a difference is called significant
@@ -113,15 +113,19 @@ class Comparison:
     def __str__(self) -> str:
         return self.as_text()
 
+    def label(self, letter: str) -> str:
+        """The name of a system."""
+        return self.labels[LETTERS.index(letter)]
+
     def means(self) -> "pd.DataFrame":
         """A row a task, run and measure: the mean and its 95 % interval, from 0 to 1."""
         import pandas as pd
 
         return pd.DataFrame(
             [
-                {"task": task.task, "run": self.labels[place], "measure": str(measure), **interval._asdict()}
+                {"task": task.task, "run": self.label(letter), "measure": str(measure), **interval._asdict()}
                 for task in self.tasks
-                for place, of_run in task.means.items()
+                for letter, of_run in task.means.items()
                 for measure, interval in of_run.items()
             ]
         )
@@ -135,8 +139,8 @@ class Comparison:
                 {
                     "task": task.task,
                     "measure": str(pair.measure),
-                    "base": self.labels[pair.base],
-                    "other": self.labels[pair.other],
+                    "base": self.label(pair.base),
+                    "other": self.label(pair.other),
                     **pair.difference._asdict(),
                     "p": pair.p,
                     "p_holm": pair.corrected,
@@ -160,35 +164,33 @@ def _task_parts(comparison: Comparison, task: TaskComparison, style: Style, widt
         yield _changed_table(task.changed, style, width)
     yield heading("What the numbers depend on", style)
     shared, own = split_signatures(list(task.signatures.values()))
-    lines = {"all": shared, **{LETTERS[place]: text for place, text in zip(task.signatures, own, strict=True)}}
+    lines = {"all": shared, **dict(zip(task.signatures, own, strict=True))}
     bullet = "- " if style == "markdown" else ""
     yield "\n".join(f"{bullet}{name}: {code(text, style)}" for name, text in lines.items() if text)
 
 
 def _means_table(comparison: Comparison, task: TaskComparison, style: Style, width: int | None = None) -> str:
-    def cell(place: int, measure: Measure) -> str:
-        interval = task.means[place][measure]
-        marks = "".join(SUPERSCRIPTS[worse] for worse in task.beaten_by(place, measure, comparison.level))
+    def cell(letter: str, measure: Measure) -> str:
+        interval = task.means[letter][measure]
+        beaten = "".join(task.beaten_by(letter, measure, comparison.level))
+        marks = beaten.translate(str.maketrans(LETTERS, _SUPERSCRIPTS))
         return f"{_percent(interval.mean)}{marks}" + ("" if style == "latex" else f" {_range(interval)}")
 
     rows = [
-        [LETTERS[place], comparison.labels[place], *(cell(place, measure) for measure in task.measures)]
-        for place in task.means
+        [letter, comparison.label(letter), *(cell(letter, measure) for measure in task.measures)]
+        for letter in task.means
     ]
     return table(["#", "Run", *map(str, task.measures)], rows, style, width=width)
 
 
 def _latex_table(comparison: Comparison, task: TaskComparison) -> str:
-    def mark(match: re.Match[str]) -> str:
-        return f"$^{{{''.join(LETTERS[SUPERSCRIPTS.index(letter)] for letter in match[0])}}}$"
-
     caption = (
         f"{task.task}, {count_of(task.queries, 'query')}, percent. Superscripts: systems that a system is "
         f"significantly better than ({_about_tests(comparison, task)})."
     )
-    signatures = [f"{LETTERS[place]}: {signature}" for place, signature in task.signatures.items()]
-    body = re.sub(f"[{SUPERSCRIPTS}]+", mark, _means_table(comparison, task, "latex"))
-    return latex_float(body, caption, signatures)
+    body = re.sub(f"([{_SUPERSCRIPTS}]+)", r"$^{\1}$", _means_table(comparison, task, "latex"))
+    signatures = [f"{letter}: {signature}" for letter, signature in task.signatures.items()]
+    return latex_float(body.translate(str.maketrans(_SUPERSCRIPTS, LETTERS)), caption, signatures)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -200,46 +202,39 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             "level": comparison.level,
             "seed": comparison.seed,
         },
-        "tasks": {task.task: _task_json(comparison, task) for task in comparison.tasks},
-        "not_compared": dict(comparison.not_compared),
-    }
-
-
-def _task_json(comparison: Comparison, task: TaskComparison) -> dict[str, Any]:
-    beaten = {
-        LETTERS[place]: {
-            str(measure): [LETTERS[worse] for worse in task.beaten_by(place, measure, comparison.level)]
-            for measure in task.measures
-        }
-        for place in task.means
-    }
-    return {
-        "queries": task.queries,
-        "measures": [str(measure) for measure in task.measures],
-        "resamples": task.resamples,
-        "exact": task.exact,
-        "signatures": {LETTERS[place]: str(signature) for place, signature in task.signatures.items()},
-        "means": {
-            LETTERS[place]: {str(measure): interval._asdict() for measure, interval in of_run.items()}
-            for place, of_run in task.means.items()
-        },
-        "significantly_better_than": beaten,
-        "pairs": [
-            {
-                "base": LETTERS[pair.base],
-                "other": LETTERS[pair.other],
-                "measure": str(pair.measure),
-                "difference": pair.difference._asdict(),
-                "p": pair.p,
-                "p_holm": pair.corrected,
-                **pair.wins._asdict(),
+        "tasks": {
+            task.task: {
+                "queries": task.queries,
+                "measures": [str(measure) for measure in task.measures],
+                "resamples": task.resamples,
+                "exact": task.exact,
+                "signatures": {letter: str(signature) for letter, signature in task.signatures.items()},
+                "means": {
+                    letter: {str(measure): interval._asdict() for measure, interval in of_run.items()}
+                    for letter, of_run in task.means.items()
+                },
+                "significantly_better_than": {
+                    letter: {str(measure): task.beaten_by(letter, measure, comparison.level) for measure in of_run}
+                    for letter, of_run in task.means.items()
+                },
+                "pairs": [
+                    {
+                        "base": pair.base,
+                        "other": pair.other,
+                        "measure": str(pair.measure),
+                        "difference": pair.difference._asdict(),
+                        "p": pair.p,
+                        "p_holm": pair.corrected,
+                        **pair.wins._asdict(),
+                    }
+                    for pair in task.pairs
+                ],
+                "changed": [asdict(query) for query in task.changed],
+                "notes": list(task.notes),
             }
-            for pair in task.pairs
-        ],
-        "changed": [
-            {**asdict(query), "base": LETTERS[query.base], "other": LETTERS[query.other]} for query in task.changed
-        ],
-        "notes": list(task.notes),
+            for task in comparison.tasks
+        },
+        "not_compared": dict(comparison.not_compared),
     }
 
 
@@ -259,7 +254,7 @@ def _pairs_table(comparison: Comparison, task: TaskComparison, style: Style, wid
     def row(pair: Pair) -> list[str]:
         mark = " *" if pair.corrected <= comparison.level else ""
         return [
-            f"{LETTERS[pair.other]} - {LETTERS[pair.base]}",
+            f"{pair.other} - {pair.base}",
             str(pair.measure),
             f"{100 * pair.difference.mean:+.2f} {_range(pair.difference)}",
             f"{pair.p:.{digits}f}",
@@ -274,7 +269,7 @@ def _pairs_table(comparison: Comparison, task: TaskComparison, style: Style, wid
 def _changed_table(changed: Sequence[ChangedQuery], style: Style, width: int | None) -> str:
     rows = [
         [
-            f"{LETTERS[query.base]} to {LETTERS[query.other]}",
+            f"{query.base} to {query.other}",
             query.query_id,
             shortened(query.query, _QUERY_CELLS) if query.query is not None else "(text not in these files)",
             f"{_percent(query.before)} to {_percent(query.after)}",
