@@ -102,7 +102,7 @@ def compare(
     labels = {letter: system.label for letter, system in lettered.items()}
     tasks = []
     for name, own in shared.items():
-        check_comparable(name, [lettered[letter] for letter in own], list(own.values()))
+        check_comparable(name, {labels[letter]: run for letter, run in own.items()})
         tested = [letter for letter in own if with_bounds or not lettered[letter].is_bound]
         pairs = list(combinations(tested, 2))
         if base is not None:
@@ -148,22 +148,21 @@ def _read(
     return systems, LETTERS[systems.index(chosen)]
 
 
-def check_comparable(task: str, systems: Sequence[ComparedSystem], runs: Sequence[TaskRun]) -> None:
-    """Refuse runs of one task over different data or different queries; `systems` says whose runs they are."""
-    revisions = {run.data_revision: own.label for own, run in zip(systems, runs, strict=True) if run.data_revision}
+def check_comparable(task: str, runs: Mapping[str, TaskRun]) -> None:
+    """Refuse runs of one task, by their systems' names, over different data or different queries."""
+    revisions = {run.data_revision: label for label, run in runs.items() if run.data_revision}
     if len(revisions) > 1:
         seen = "; ".join(f"{label}: {revision}" for revision, label in revisions.items())
         raise ListconError(
             f"{task}: the runs were made on different revisions of the data ({seen}): run one of them again on the "
             "other's data"
         )
-    first = set(runs[0].query_ids)
-    for system, run in zip(systems[1:], runs[1:], strict=True):
-        queries = set(run.query_ids)
-        if first != queries:
-            lacks, extra = sorted(first - queries), sorted(queries - first)
+    (first, queries), *others = [(label, {*run.query_ids}) for label, run in runs.items()]
+    for label, own in others:
+        if own != queries:
+            lacks, extra = sorted(queries - own), sorted(own - queries)
             raise ListconError(
-                f"{task}: {systems[0].label} has {count_of(len(first), 'query')}, {system.label} has {len(queries)}; "
+                f"{task}: {first} has {count_of(len(queries), 'query')}, {label} has {len(own)}; "
                 f"only in the first: {len(lacks)}{_some(lacks)}; only in the second: {len(extra)}{_some(extra)}; "
                 "runs are compared over the same queries"
             )

@@ -4,7 +4,7 @@ import io
 import logging
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -122,33 +122,27 @@ def missing_characters(texts: Iterable[str]) -> list[str]:
     return [character for character in characters if not any(font.get_char_index(ord(character)) for font in fonts)]
 
 
-def write_plots(
-    folder: Path,
-    figures: Mapping[str, Sequence[tuple[str, Figure]]],
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> list[Path]:
+def write_plots(folder: Path, figures: Mapping[str, Mapping[str, Figure]]) -> list[Path]:
     """Write figures as `{task}-{section}.png` (300 dpi) and `.svg` with outlined text, and return the paths.
 
     Warns when no font has a glyph for a character.
 
     Args:
         folder: where to write them.
-        figures: task -> the key of a section, and its figure.
-        progress: called with the number of figures written, and of all.
+        figures: task -> the key of a section -> its figure.
     """
     names = file_names(list(figures))
-    chosen = [(names[task], key, figure) for task, own in figures.items() for key, figure in own]
-    if missing := missing_characters(str(text.get_text()) for row in chosen for text in row[2].findobj(Text)):
+    chosen = {f"{names[task]}-{key}": figure for task, own in figures.items() for key, figure in own.items()}
+    if missing := missing_characters(str(text.get_text()) for own in chosen.values() for text in own.findobj(Text)):
         shown = "".join(missing[:20]) + ("..." if len(missing) > 20 else "")
         logger.warning(
             "no font here has the characters %s, and the plots show boxes for them: %s", shown, _HOW_TO_INSTALL
         )
-    paths = []
-    for done, (task, key, figure) in enumerate(chosen, start=1):
-        own = {folder / f"{task}-{key}.{kind}": _saved(figure, kind, "path") for kind in ("png", "svg")}
-        paths += [write_bytes(path, content) for path, content in own.items()]
-        progress(done, len(chosen))
-    return paths
+    return [
+        write_bytes(folder / f"{name}.{kind}", _saved(figure, kind, "path"))
+        for name, figure in chosen.items()
+        for kind in ("png", "svg")
+    ]
 
 
 def inline_svg(figure: Figure, prefix: str) -> str:

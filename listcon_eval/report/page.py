@@ -72,12 +72,8 @@ def write_report(
     check_replaceable(output, "<!doctypehtml>", "a page")
     if plots is not None:
         check_writable(plots)
-    tasks = task_results(
-        read_systems(paths, qrels),
-        before=before,
-        data=data,
-        progress=lambda done, total: progress("reading runs", done / total),
-    )
+    progress("reading runs", 0)
+    tasks = task_results(read_systems(paths, qrels), before=before, data=data)
     results = results_of(tasks)
     has_card_tasks = any(result.is_official and card_task(result.task) for result in results)
     tables = main_tables(results, with_published=has_card_tasks)
@@ -87,11 +83,12 @@ def write_report(
         progress("drawing figures", done / len(tasks))
     write_text(output, page(tables, pages))
     if plots is not None:
+        progress("writing plots", 0)
         figures = {
-            shown.results.task: [(section.key, section.figure) for section in shown.sections if section.figure]
+            shown.results.task: {section.key: section.figure for section in shown.sections if section.figure}
             for shown in pages
         }
-        write_plots(plots, figures, lambda done, total: progress("writing plots", done / total))
+        write_plots(plots, figures)
 
 
 def page(tables: Sequence[Table], tasks: Sequence[TaskPage]) -> str:

@@ -1,7 +1,6 @@
 """What a report shows: the runs of each task query by query, and the numbers behind its figures."""
 
-import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
@@ -12,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from listcon_eval.comparison.pairwise import check_comparable
+from listcon_eval.comparison.pairwise import MAX_SYSTEMS, check_comparable
+from listcon_eval.comparison.render import LETTERS
 from listcon_eval.comparison.show import read_texts
 from listcon_eval.comparison.systems import ComparedSystem, TaskRun, find_system
 from listcon_eval.errors import ListconError
@@ -22,7 +22,6 @@ from listcon_eval.results import Provenance, RankedQuery, Result, read_provenanc
 
 CANDIDATE_ORDER = "data"
 """What `before` names the data's own candidate order."""
-MAX_SYSTEMS = 16
 NOT_RANKED = 10**9
 """The rank of a candidate that a system did not rank: beyond every depth."""
 _MAX_BINS = 8
@@ -49,7 +48,7 @@ class SystemRun:
     @property
     def letter(self) -> str:
         """Its short name in figures."""
-        return string.ascii_lowercase[self.place]
+        return LETTERS[self.place]
 
     @property
     def name(self) -> str:
@@ -142,7 +141,6 @@ def task_results(
     *,
     before: str | None = None,
     data: Mapping[str | None, Path] | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[TaskResults]:
     """Read the runs of systems, task by task.
 
@@ -151,7 +149,6 @@ def task_results(
         before: the first stage: a system, by its label or a part of it, or "data" for the candidate order. By default
             a run of the first stage or of BM25 if there is one, else the candidate order.
         data: task -> data to read texts from; the key None is for a report of one task.
-        progress: called with the number of tasks read, and of all.
 
     Raises:
         ListconError: too many systems, runs of one task over different data, or no system or several of that label.
@@ -162,10 +159,9 @@ def task_results(
     given = _data_of(tasks, data or {})
     chosen = None if before in (None, CANDIDATE_ORDER) else find_system(systems, str(before)).label
     found = []
-    for done, task in enumerate(tasks, start=1):
-        own = {place: system for place, system in enumerate(systems) if task in system.tasks}
-        runs = {place: system.tasks[task] for place, system in own.items()}
-        check_comparable(task, list(own.values()), list(runs.values()))
+    for task in tasks:
+        runs = {place: system.tasks[task] for place, system in enumerate(systems) if task in system.tasks}
+        check_comparable(task, {systems[place].label: run for place, run in runs.items()})
         results = [run.result for run in runs.values() if run.result is not None]
         if task in given and not results:
             raise ListconError(f"--data {given[task]}: TREC run files alone show no passages; leave it out")
@@ -198,7 +194,6 @@ def task_results(
                 data=given.get(task),
             )
         )
-        progress(done, len(tasks))
     return found
 
 

@@ -7,20 +7,22 @@ for every task has an average.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, PlainSerializer
 
 from listcon_eval.data import CARD_TASKS
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.files import write_text
 from listcon_eval.metrics import CARD_MAP, MAIN, Measure
 from listcon_eval.results import Result, Signature, load_results
+from listcon_eval.results.records import Record
 from listcon_eval.results.store import run_folders
 from listcon_eval.tables import Style, code, escaped, heading, latex_float, one_line, table
 
@@ -90,27 +92,39 @@ def published_row(result: Result, measure: Measure) -> PublishedRow | None:
     return None
 
 
-@dataclass(frozen=True)
-class Row:
-    """One system's numbers, in percent and as they are printed, with two decimals.
+def is_close(difference: float) -> bool:
+    """Whether a difference to a published number, in percent points, counts as reproduced."""
+    return abs(difference) <= REPRODUCED_WITHIN
 
-    Attributes:
-        model: its name.
-        mode: the inference mode, `-` where there is none.
-        source: "published" or "measured", with dtype and revision.
-        kind: the kind of system; None for published rows.
-        numbers: column -> number; without the columns that it has none for.
-        differences: column -> its number minus the published one of the same model, revision and mode, where there is.
-        signatures: task -> what the number depends on; empty for published rows.
-    """
+
+def _judged(differences: Mapping[str, float]) -> dict[str, dict[str, float | bool]]:
+    return {
+        name: {"difference": value, f"within_{REPRODUCED_WITHIN}": is_close(value)}
+        for name, value in differences.items()
+    }
+
+
+class Row(Record):
+    """One system's numbers, in percent and as they are printed, with two decimals."""
 
     model: str
+    """Its name."""
     mode: str
+    """The inference mode, `-` where there is none."""
     source: str
+    """"published" or "measured", with dtype and revision."""
     kind: str | None
-    numbers: Mapping[str, float]
-    differences: Mapping[str, float] = field(default_factory=dict)
-    signatures: Mapping[str, Signature] = field(default_factory=dict)
+    """The kind of system; null for published rows."""
+    values: dict[str, float]
+    """Column -> number; without the columns that it has none for."""
+    best_of: list[str] = Field(default_factory=list)
+    """The columns it is the best of as printed. The oracle is an upper bound and never the best."""
+    differences: Annotated[dict[str, float], PlainSerializer(_judged)] = Field(
+        default_factory=dict, serialization_alias="difference_to_published"
+    )
+    """Column -> its number minus the published one of the same model, revision and mode, where there is one."""
+    signatures: dict[str, Annotated[Signature, PlainSerializer(str)]] = Field(default_factory=dict)
+    """Task -> what the number depends on; empty for published rows."""
 
     @property
     def name(self) -> str:
@@ -118,44 +132,16 @@ class Row:
         return ", ".join([self.model, *([] if self.mode == "-" else [self.mode]), self.source])
 
 
-@dataclass(frozen=True)
-class Table:
-    """One table; its columns are tasks of mteb (`is_official`) or other data, never both."""
+class Table(Record):
+    """One table; its columns are tasks of mteb (`official`) or other data, never both, and the average of several."""
 
     title: str
-    measure: Measure
-    is_official: bool
-    tasks: Sequence[str]
-    rows: Sequence[Row]
-    notes: Sequence[str]
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns of numbers: the tasks and, where there are several, the average."""
-        return [*self.tasks, *([AVERAGE] if len(self.tasks) > 1 else [])]
-
-    @cached_property
-    def best(self) -> list[list[str]]:
-        """For each row, the columns it is the best of as printed; a column with one number has no best.
-
-        The oracle is an upper bound and never the best.
-        """
-        found: list[list[str]] = [[] for _ in self.rows]
-        for name in self.columns:
-            numbers = {
-                place: row.numbers[name]
-                for place, row in enumerate(self.rows)
-                if row.kind != _UPPER_BOUND and name in row.numbers
-            }
-            for place, number in numbers.items():
-                if len(numbers) > 1 and number == max(numbers.values()):
-                    found[place].append(name)
-        return found
-
-
-def is_close(difference: float) -> bool:
-    """Whether a difference to a published number, in percent points, counts as reproduced."""
-    return abs(difference) <= REPRODUCED_WITHIN
+    measure: str
+    unit: str = "percent"
+    official: bool
+    columns: list[str]
+    notes: list[str]
+    rows: list[Row]
 
 
 def comparison_tables(
@@ -181,20 +167,28 @@ def comparison_tables(
             columns = {} if title == _CARD else _columns(found)
             tasks = card if title == _CARD else sorted({*columns.values()})
             rows = [
-                *(
-                    Row(
-                        model=row.model,
-                        mode=row.mode,
-                        source=_source("published", row.revision),
-                        kind=None,
-                        numbers=_numbers(row.values, tasks, row.average),
-                    )
-                    for row in published
-                ),
-                *_measured(found, measure, tasks, columns),
+                Row(
+                    model=row.model,
+                    mode=row.mode,
+                    source=_source("published", row.revision),
+                    kind=None,
+                    values=_values(row.values, tasks, row.average),
+                )
+                for row in published
             ]
-            notes = list(_notes(found, measure))
-            tables.append(Table(f"{title}, {measure}, percent", measure, title != _OTHER_DATA, tasks, rows, notes))
+            rows += _measured(found, measure, tasks, columns)
+            shown = [*tasks, *([AVERAGE] if len(tasks) > 1 else [])]
+            best = _best(rows, shown)
+            tables.append(
+                Table(
+                    title=f"{title}, {measure}, percent",
+                    measure=str(measure),
+                    official=title != _OTHER_DATA,
+                    columns=shown,
+                    notes=list(_notes(found, measure)),
+                    rows=[row.model_copy(update={"best_of": own}) for row, own in zip(rows, best, strict=True)],
+                )
+            )
     return tables
 
 
@@ -232,16 +226,23 @@ def read_tables(folder: Path, measure: str, *, with_published: bool = False) -> 
     return tables
 
 
-def _numbers(values: Mapping[str, float], tasks: Sequence[str], average: float | None = None) -> dict[str, float]:
+def _values(values: Mapping[str, float], tasks: Sequence[str], average: float | None = None) -> dict[str, float]:
     """Task -> percent as printed, and the average of several tasks if there is a number for each.
 
     A published average stays as it was published: it was taken before its terms were rounded.
     """
-    numbers = {task: values[task] for task in tasks if task in values}
-    if len(tasks) > 1 and len(numbers) == len(tasks):
-        numbers[AVERAGE] = float(np.mean([*numbers.values()])) if average is None else average
+    found = {task: values[task] for task in tasks if task in values}
+    if len(tasks) > 1 and len(found) == len(tasks):
+        found[AVERAGE] = float(np.mean([*found.values()])) if average is None else average
     # Python's round agrees with printing; numpy's multiplies first, and rounds 73.245 up
-    return {name: round(value, 2) for name, value in numbers.items()}
+    return {name: round(value, 2) for name, value in found.items()}
+
+
+def _best(rows: Sequence[Row], columns: list[str]) -> list[list[str]]:
+    """For each row, the columns it is the best of; a column with one number has no best."""
+    every = pd.DataFrame([row.values if row.kind != _UPPER_BOUND else {} for row in rows], columns=columns)
+    is_best = (every == every.max()) & (every.count() > 1)
+    return [[name for name in columns if own[name]] for _, own in is_best.iterrows()]
 
 
 def _source(origin: str, *parts: str | None) -> str:
@@ -270,19 +271,19 @@ def _measured(
         first = own[0]
         by_column = {columns.get((each.task, each.data_revision), each.task): each for each in own}
         means = {name: each.mean(measure.protocol, measure.name) or 0.0 for name, each in by_column.items()}
-        numbers = _numbers({name: 100 * mean for name, mean in means.items()}, tasks)
+        values = _values({name: 100 * mean for name, mean in means.items()}, tasks)
         published = published_row(first, measure) if first.is_official and not columns else None
-        theirs = {} if published is None else _numbers(published.values, tasks, published.average)
+        theirs = {} if published is None else _values(published.values, tasks, published.average)
         yield Row(
             # Two models of one name keep the name of their organisation.
             model=first.system if names.count(first.system) == 1 else f"{first.system}, {first.model}",
             mode=first.shown_mode,
             source=_source("measured", first.dtype, first.model_revision),
             kind=first.kind,
-            numbers=numbers,
+            values=values,
             # Adding 0.0 turns -0.0 into 0.0.
             differences={
-                name: round(numbers[name] - value, 2) + 0.0 for name, value in theirs.items() if name in numbers
+                name: round(values[name] - value, 2) + 0.0 for name, value in theirs.items() if name in values
             },
             signatures={name: each.signature for name, each in by_column.items()},
         )
@@ -347,10 +348,10 @@ def as_text(shown: Table, style: Style = "terminal", *, width: int | None = None
     numbers = len(shown.columns)
 
     def cells(row: Row) -> list[str]:
-        return [f"{row.numbers[name]:.2f}" if name in row.numbers else "-" for name in shown.columns]
+        return [f"{row.values[name]:.2f}" if name in row.values else "-" for name in shown.columns]
 
     rows = [[row.model, row.mode, row.source, *cells(row)] for row in shown.rows]
-    best = {(place, 3 + shown.columns.index(name)) for place, own in enumerate(shown.best) for name in own}
+    best = {(place, 3 + shown.columns.index(name)) for place, row in enumerate(shown.rows) for name in row.best_of}
     body = table(["Model", "Mode", "Source", *shown.columns], rows, style, width=width, numbers=numbers, best=best)
     signatures = [str(signature) for row in shown.rows for signature in row.signatures.values()]
     compared = [row for row in shown.rows if row.differences]
@@ -406,9 +407,9 @@ def as_csv(tables: Sequence[Table]) -> str:
     for shown in tables:
         compared = [name for name in shown.columns if any(name in row.differences for row in shown.rows)]
         for row in shown.rows:
-            data = "official" if shown.is_official else "other"
+            data = "official" if shown.official else "other"
             record: dict[str, Any] = {"Data": data, "Model": row.model, "Mode": row.mode, "Source": row.source}
-            record |= {"Kind": row.kind, **{name: row.numbers.get(name) for name in shown.columns}}
+            record |= {"Kind": row.kind, **{name: row.values.get(name) for name in shown.columns}}
             for name in compared:
                 value = row.differences.get(name)
                 record[f"{name} difference"] = value
@@ -419,35 +420,7 @@ def as_csv(tables: Sequence[Table]) -> str:
 
 def as_json(tables: Sequence[Table]) -> dict[str, Any]:
     """All tables for programs; a number that does not exist is left out."""
-    return {
-        "tables": [
-            {
-                "title": shown.title,
-                "measure": str(shown.measure),
-                "unit": "percent",
-                "official": shown.is_official,
-                "columns": shown.columns,
-                "notes": list(shown.notes),
-                "rows": [
-                    {
-                        "model": row.model,
-                        "mode": row.mode,
-                        "source": row.source,
-                        "kind": row.kind,
-                        "values": dict(row.numbers),
-                        "best_of": best,
-                        "difference_to_published": {
-                            name: {"difference": value, f"within_{REPRODUCED_WITHIN}": is_close(value)}
-                            for name, value in row.differences.items()
-                        },
-                        "signatures": {task: str(signature) for task, signature in row.signatures.items()},
-                    }
-                    for row, best in zip(shown.rows, shown.best, strict=True)
-                ],
-            }
-            for shown in tables
-        ]
-    }
+    return {"tables": [shown.model_dump(by_alias=True) for shown in tables]}
 
 
 def _marker_line(marker: str) -> re.Pattern[str]:

@@ -37,7 +37,7 @@ def figure_of(text: str) -> Figure:
 
 
 def pixels(text: str, folder: Path) -> NDArray[np.float32]:
-    paths = write_plots(folder, {"t": [("f", figure_of(text))]})
+    paths = write_plots(folder, {"t": {"f": figure_of(text)}})
     return np.asarray(matplotlib.image.imread(paths[0]))
 
 

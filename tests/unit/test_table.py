@@ -131,7 +131,7 @@ def test_figures_are_published_by_more_measures_than_map() -> None:
     assert [row.values["MMarcoReranking"] for row in by_measure["mteb:ndcg_at_10"]] == [50.565, 50.864]
     (table,) = tables(published=True, measure="mteb:ndcg_at_10")
     assert [row.revision for row in by_measure["mteb:ndcg_at_10"]] == [CARD_REVISION, REGISTRY_REVISION]
-    assert [row.numbers["Avg."] for row in table.rows] == [77.66, 77.73]
+    assert [row.values["Avg."] for row in table.rows] == [77.66, 77.73]
 
 
 def test_other_data_is_not_held_against_published_numbers() -> None:
@@ -175,7 +175,7 @@ def test_a_table_never_shows_a_number_that_was_edited(sealed: bool, tmp_path: Pa
     lists = {"one": [("a", 1), ("b", 0)], "two": [("a", 0), ("c", 1), ("d", 0)]}
     first, _ = evaluated(tmp_path, [task_of(lists, local(tmp_path))])
     (table,) = read_tables(tmp_path, "cmteb:map")
-    assert table.rows[0].numbers == {"own": round(100 * first.cmteb["map"], 2)}
+    assert table.rows[0].values == {"own": round(100 * first.cmteb["map"], 2)}
     change_json(first.file(METRICS), **{"cmteb.map": "high" if sealed else 0.99})
     if sealed:  # then its content is still checked
         sealed_again(first)
@@ -222,7 +222,7 @@ def test_the_best_is_bold_and_the_oracle_never_is() -> None:
     names = [row.model for row in table.rows]
     assert names == ["oracle (upper bound)", "BM25 (char)", "model", "random order"]
     # equal as printed is equal; a column with one number has no best
-    assert table.best == [[], ["a"], ["a"], []]
+    assert [row.best_of for row in table.rows] == [[], ["a"], ["a"], []]
     assert as_text(table, "markdown").count("**60.00**") == 2
     assert as_text(table).count("60.00*") == 2
     assert as_text(table, "latex").count(r"\textbf{60.00}") == 2
@@ -231,14 +231,14 @@ def test_the_best_is_bold_and_the_oracle_never_is() -> None:
 def test_two_models_of_one_name_are_two_rows() -> None:
     (table,) = tables(result("one/model", percent=1), result("two/model", percent=2))
     assert [row.model for row in table.rows] == ["model, one/model", "model, two/model"]
-    assert [row.numbers["own"] for row in table.rows] == [1, 2]
+    assert [row.values["own"] for row in table.rows] == [1, 2]
     (table,) = tables(result("one/model"), result("one/model", mode="conventional"))
     assert [row.model for row in table.rows] == ["model", "model"]
 
 
 def test_two_data_sets_of_one_name_share_no_column() -> None:
     (table,) = tables(result("one/model", percent=1, data="sha-a"), result("two/model", percent=2, data="sha-b"))
-    assert table.tasks == ["own@sha-a", "own@sha-b"]
+    assert table.columns == ["own@sha-a", "own@sha-b", "Avg."]
 
 
 def test_a_run_without_the_measure_is_left_out() -> None:
@@ -264,7 +264,7 @@ def test_programs_get_percent_with_two_decimals() -> None:
     assert row["best_of"] == ["MMarcoReranking", "Avg."]
     assert row["signatures"]["T2Reranking"] == str(official("ByteDance/ListConRanker")[3].signature)
     assert content["tables"][1]["rows"][0]["values"] == {"own": 12.35}
-    assert (first.is_official, second.is_official) == (True, False)
+    assert (first.official, second.official) == (True, False)
 
 
 def test_names_do_not_break_markdown_or_latex() -> None:
