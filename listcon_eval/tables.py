@@ -17,6 +17,7 @@ from tabulate import LATEX_ESCAPE_RULES, tabulate
 
 Style = Literal["terminal", "markdown", "latex"]
 
+_BEST: dict[Style, str] = {"terminal": "{}*", "markdown": "**{}**", "latex": r"\textbf{{{}}}"}
 _UNLIMITED = 100_000  # cells: wider than any table
 _MIN_TEXT, _BETWEEN_COLUMNS = 9, 3  # cells
 _RULE_BELOW_HEADER = Box("    \n    \n----\n    \n    \n    \n    \n    \n", ascii=True)
@@ -44,25 +45,23 @@ def table(
         numbers: how many of the last columns hold numbers, which are aligned to the right.
         best: (row, column) of the cells to show in bold, or with a star on a terminal.
     """
+    # On a terminal the other numbers of a column with a star keep their place.
+    starred = {column for _, column in best} if style == "terminal" else set()
+
+    def shown(place: int, column: int, cell: str) -> str:
+        text = escaped(cell, style)
+        if (place, column) in best:
+            return _BEST[style].format(text)
+        return f"{text} " if column in starred else text
+
+    headers = [escaped(header, style) for header in headers]
+    cells = [[shown(place, column, cell) for column, cell in enumerate(row)] for place, row in enumerate(rows)]
     if style == "terminal":
-        starred = {column for _, column in best}
-        rows = [
-            [f"{cell}{'*' if (place, column) in best else ' '}" if column in starred else cell for column, cell in row]
-            for place, row in enumerate(map(enumerate, rows))
-        ]
-        return _terminal_table(headers, rows, width, numbers)
-    bold = "**{}**" if style == "markdown" else r"\textbf{{{}}}"
-    shown = [
-        [
-            bold.format(escaped(cell, style)) if (place, column) in best else escaped(cell, style)
-            for column, cell in enumerate(row)
-        ]
-        for place, row in enumerate(rows)
-    ]
+        return _terminal_table(headers, cells, width, numbers)
     align = ["left"] * (len(headers) - numbers) + ["right"] * numbers
     text = tabulate(
-        shown,
-        headers=[escaped(header, style) for header in headers],
+        cells,
+        headers=headers,
         tablefmt="github" if style == "markdown" else "latex_raw",
         disable_numparse=True,
         colalign=align if rows else None,
@@ -132,7 +131,6 @@ def shortened(text: str, cells: int) -> str:
 
 
 def _terminal_table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, numbers: int) -> str:
-    headers, rows = [*map(one_line, headers)], [[*map(one_line, row)] for row in rows]
     shown = Table(box=_RULE_BELOW_HEADER, show_edge=False, pad_edge=False, header_style="")
     for place, (header, cells) in enumerate(zip(headers, _column_widths(headers, rows, width, numbers), strict=True)):
         justify: Literal["left", "right"] = "right" if place >= len(headers) - numbers else "left"

@@ -8,16 +8,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from listcon_eval.comparison.statistics import Interval, WinCount
 from listcon_eval.errors import count_of
 from listcon_eval.metrics import Measure
 from listcon_eval.results import Signature
 from listcon_eval.tables import Style, code, escaped, heading, latex_float, shortened, table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LETTERS = "abcdefghijklmnop"
 _SUPERSCRIPTS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖ"
@@ -117,10 +116,8 @@ class Comparison:
         """The name of a system."""
         return self.labels[LETTERS.index(letter)]
 
-    def means(self) -> "pd.DataFrame":
+    def means(self) -> pd.DataFrame:
         """A row a task, run and measure: the mean and its 95 % interval, from 0 to 1."""
-        import pandas as pd
-
         return pd.DataFrame(
             [
                 {"task": task.task, "run": self.label(letter), "measure": str(measure), **interval._asdict()}
@@ -130,10 +127,8 @@ class Comparison:
             ]
         )
 
-    def differences(self) -> "pd.DataFrame":
+    def differences(self) -> pd.DataFrame:
         """A row a task, measure and tested pair: the mean of `other` minus `base`, its interval, p-values, wins."""
-        import pandas as pd
-
         return pd.DataFrame(
             [
                 {

@@ -423,14 +423,9 @@ def as_json(tables: Sequence[Table]) -> dict[str, Any]:
     return {"tables": [shown.model_dump(by_alias=True) for shown in tables]}
 
 
-def _marker_line(marker: str) -> re.Pattern[str]:
-    """Matches a marker on a line of its own, not one inside a sentence."""
-    return re.compile(rf"(?:\A|(?<=[\r\n])){re.escape(marker)}[ \t]*(?=[\r\n]|\Z)")
-
-
 def has_block(text: str) -> bool:
-    """Whether a text has the line that starts the table's block."""
-    return _marker_line(TABLE_START).search(text) is not None
+    """Whether a text has the line that starts the table's block; inside a sentence it does not count."""
+    return any(line.rstrip() == TABLE_START for line in text.splitlines())
 
 
 def with_block(text: str, tables: Sequence[Table], path: Path) -> str:
@@ -439,19 +434,20 @@ def with_block(text: str, tables: Sequence[Table], path: Path) -> str:
     Raises:
         ListconError: the block is missing, has no end, or is there more than once.
     """
-    starts = list(_marker_line(TABLE_START).finditer(text))
+    lines = text.splitlines(keepends=True)
+    starts = [place for place, line in enumerate(lines) if line.rstrip() == TABLE_START]
     if not starts:
         raise ListconError(
             f"{path} has no place for the table: put the lines {TABLE_START} and {TABLE_END} where it belongs"
         )
     if len(starts) > 1:
         raise ListconError(f"{path} has {len(starts)} lines {TABLE_START}: keep one")
-    start = starts[0].end()
-    end = _marker_line(TABLE_END).search(text, start)
+    end = next((place for place in range(starts[0], len(lines)) if lines[place].rstrip() == TABLE_END), None)
     if end is None:
         raise ListconError(f"{path}: {TABLE_START} has no {TABLE_END} after it; add one, on a line of its own")
     content = "\n\n".join(as_text(shown, "markdown") for shown in tables)
-    return text[:start] + f"\n\n{content}\n\n".replace("\n", line_break_of(text)) + text[end.start() :]
+    block = f"\n{content}\n\n".replace("\n", line_break_of(text))
+    return "".join([*lines[: starts[0] + 1], block, *lines[end:]])
 
 
 def line_break_of(text: str) -> str:

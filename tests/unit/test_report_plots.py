@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 import matplotlib.image
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -71,6 +73,25 @@ def test_chinese_is_drawn_and_not_boxes(tmp_path: Path, caplog: pytest.LogCaptur
     assert boxes.min() < 0.5  # the box is drawn
     assert not np.array_equal(chinese, boxes)
     assert not np.array_equal(chinese, other)
+
+
+def test_a_font_is_found_by_its_glyphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_chinese_font: None) -> None:
+    names = [".notdef", *(f"glyph{place}" for place in range(4))]
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder(names)
+    font.setupCharacterMap(dict(zip(map(ord, "医疗排序"), names[1:], strict=True)))
+    font.setupGlyf(dict.fromkeys(names, TTGlyphPen(None).glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys(names, (600, 0)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Four Characters", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "b.ttf")
+    (tmp_path / "a.ttf").write_bytes(b"no font")
+    paths = [str(tmp_path / "a.ttf"), font_manager.findfont("DejaVu Sans"), str(tmp_path / "b.ttf")]
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: paths)
+    assert figures.chinese_font() == "Four Characters"
+    assert figures.missing_characters(["医疗 ab 好"]) == ["好"]
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
