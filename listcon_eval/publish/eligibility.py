@@ -9,7 +9,7 @@ from listcon_eval.data.trec import read_qrels
 from listcon_eval.errors import ListconError
 from listcon_eval.metrics import cmteb
 from listcon_eval.metrics import mteb as mteb_protocol
-from listcon_eval.records import NOT_RETRIEVED, POINTWISE
+from listcon_eval.records import POINTWISE
 from listcon_eval.results import Result, load_results, read_per_query, read_provenance, read_rankings
 from listcon_eval.results.records import METRICS, RUN, TREC_QRELS
 
@@ -101,7 +101,7 @@ def _changed_means(result: Result) -> Iterator[str]:
     labelled = [(row.query_id, (row.cmteb_relevant, row.final_scores)) for row in rankings.values()]
     run = {
         row.query_id: {
-            doc_id: score for doc_id, score in zip(row.doc_ids, row.final_scores, strict=True) if score != NOT_RETRIEVED
+            doc_id: score for doc_id, score in zip(row.doc_ids, row.scores, strict=True) if score is not None
         }
         for row in rankings.values()
     }
