@@ -5,7 +5,7 @@ A TREC line is split at white space, so white space and percent signs in an id a
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, unquote
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 KnownIds = Mapping[str, Collection[str]]
 """The ids of a task: query id -> document ids."""
 T = TypeVar("T", int, float)
-_RUN_LINE = "query Q0 document rank score tag"
-_QRELS_LINE = "query 0 document relevance"
-_QRELS_HEADER = "query-id corpus-id score"
+_LINES = {"score": "query Q0 document rank score tag", "relevance": "query 0 document relevance"}
+_TSV_HEADER = "query-id corpus-id score"
 # What would not come back from a file: white space splits a line, a byte-order mark at the start is skipped, and a
 # NUL looks like UTF-16.
 _ESCAPED = re.compile("[\\s%\ufeff\0]")
@@ -36,12 +35,14 @@ class _Entry(NamedTuple):
     location: str
     query_id: str
     doc_id: str
-    value: object
-    rank: str | None
-    is_escaped: bool
+    value: Any
+    rank: str = ""
+    is_escaped: bool = False
 
 
-def read_trec_run(path: "Path | IdTable", known: KnownIds | None = None) -> dict[str, dict[str, float]]:
+def read_trec_run(
+    path: "Path | IdTable", known: KnownIds | None = None, *, location: str = "scores in memory"
+) -> dict[str, dict[str, float]]:
     """Read a run: query id -> document id -> score.
 
     Ranks are not read: trec_eval and pytrec_eval rank by score, and so does everything here. `has_only_ranks` tells
@@ -51,13 +52,14 @@ def read_trec_run(path: "Path | IdTable", known: KnownIds | None = None) -> dict
         path: lines `query Q0 document rank score tag`, or a JSON object {query id: {document id: score}}; such an
             object in memory, or a DataFrame with columns `query_id`, `doc_id`, `score`.
         known: the ids of the task. An id of a TREC line is percent-decoded, unless only its raw form is known.
+        location: what messages call an object in memory.
 
     Raises:
         ListconError: the file cannot be read, a line has another form, a score is not finite, or a document comes
             twice.
     """
     run: dict[str, dict[str, float]] = {}
-    for entry in _run_entries(path):
+    for entry in _entries(path, "score", location):
         _put(run, entry, known, _finite(entry))
     return run
 
@@ -75,20 +77,12 @@ def read_qrels(path: "Path | IdTable", known: KnownIds | None = None) -> dict[st
         ListconError: the file cannot be read, a line has another form, or a document is judged twice.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for entry in _qrels_entries(path):
+    for entry in _entries(path, "relevance", "judgements in memory"):
         relevance = whole_number(entry.value)
         if relevance is None:
             raise ListconError(f"{entry.location}: the relevance is {shown(entry.value)}; expected a whole number")
         _put(qrels, entry, known, relevance)
     return qrels
-
-
-def run_of_table(location: str, table: object) -> dict[str, dict[str, float]]:
-    """The run in an object {query id: {document id: score}} that JSON was read into; errors as in `read_trec_run`."""
-    run: dict[str, dict[str, float]] = {}
-    for entry in _nested_entries(location, table):
-        _put(run, entry, None, _finite(entry))
-    return run
 
 
 def has_only_ranks(path: Path) -> bool:
@@ -97,8 +91,8 @@ def has_only_ranks(path: Path) -> bool:
     Such a file is one big tie for everything that reads scores, as this package does.
     """
     scores: dict[str, set[float]] = {}
-    ranks: dict[str, set[str | None]] = {}
-    for entry in _run_entries(path):
+    ranks: dict[str, set[str]] = {}
+    for entry in _entries(path, "score"):
         scores.setdefault(entry.query_id, set()).add(_finite(entry))
         ranks.setdefault(entry.query_id, set()).add(entry.rank)
     all_tied = all(len(values) == 1 for values in scores.values())
@@ -133,100 +127,65 @@ def write_trec_qrels(path: Path, qrels: Mapping[str, Mapping[str, int]]) -> Path
     return write_text(path, "".join(lines))
 
 
-def _run_entries(path: "Path | IdTable") -> list[_Entry]:
-    if not isinstance(path, Path):
-        return _memory_entries(path, "score")
-    lines = list(text_lines(path))
-    found = _json_entries(path, lines)
-    if found is not None:
-        return found
-    return [
-        _Entry(location, query_id, doc_id, score, rank, is_escaped=True)
-        for location, (query_id, _, doc_id, rank, score, _) in _words(lines, _RUN_LINE)
-    ]
-
-
-def _qrels_entries(path: "Path | IdTable") -> list[_Entry]:
-    if not isinstance(path, Path):
-        return _memory_entries(path, "relevance")
-    lines = list(text_lines(path))
-    found = _json_entries(path, lines)
-    if found is not None:
-        return found
-    if lines and lines[0][1].lower().split() == _QRELS_HEADER.split():
-        return [
-            _Entry(location, query_id, doc_id, relevance, None, is_escaped=False)
-            for location, (query_id, doc_id, relevance) in _words(lines[1:], _QRELS_HEADER, separator="\t")
-        ]
-    return [
-        _Entry(location, query_id, doc_id, relevance, None, is_escaped=True)
-        for location, (query_id, _, doc_id, relevance) in _words(lines, _QRELS_LINE)
-    ]
-
-
-def _memory_entries(table: "IdTable", column: str) -> list[_Entry]:
-    if isinstance(table, Mapping):
-        return _nested_entries(f"{column}s in memory", table)
-    columns = ["query_id", "doc_id", column]
-    if missing := [name for name in columns if name not in table]:
-        raise ListconError(
-            f"a table of {column}s has no column {missing[0]}: expected {', '.join(columns)}; it has "
-            f"{', '.join(map(str, table.columns))}"
-        )
-    return [
-        _entry(f"{column}s of query {query_id}", query_id, doc_id, value)
-        for query_id, doc_id, value in table[columns].itertuples(index=False)
-    ]
-
-
-def _entry(location: str, query_id: object, doc_id: object, value: Any) -> _Entry:  # noqa: ANN401 - a number, if right
-    number = value.item() if hasattr(value, "item") else value  # numpy's numbers
-    return _Entry(location, str(query_id), str(doc_id), number, None, is_escaped=False)
-
-
-def _words(
-    lines: Iterable[tuple[str, str]], shape: str, separator: str | None = None
-) -> Iterator[tuple[str, list[str]]]:
-    for location, line in lines:
+def _entries(source: "Path | IdTable", column: str, location: str = "") -> Iterator[_Entry]:
+    """The entries of a file or table whose values are "score" or "relevance"."""
+    if not isinstance(source, Path):
+        yield from _of_table(source, column, location)
+        return
+    lines = list(text_lines(source))
+    if lines and lines[0][1].lstrip().startswith("{"):
+        try:
+            table = parse_json(str(source), "\n".join(line for _, line in lines))
+        except ListconError:
+            if ".json" in source.suffixes:
+                raise  # elsewhere an id may start with a brace
+        else:
+            yield from _of_table(table, column, str(source))
+            return
+    shape, separator = _LINES[column], None
+    if column == "relevance" and lines and lines[0][1].lower().split() == _TSV_HEADER.split():
+        shape, separator, lines = _TSV_HEADER, "\t", lines[1:]
+    for where, line in lines:
         words = line.split(separator)
         if len(words) != len(shape.split()):
-            raise ListconError(f"{location} has {count_of(len(words), 'column')} ({line[:60]!r}); expected `{shape}`")
-        yield location, words
+            raise ListconError(f"{where} has {count_of(len(words), 'column')} ({line[:60]!r}); expected `{shape}`")
+        if separator is not None:
+            yield _Entry(where, words[0], words[1], words[2])
+        elif column == "relevance":
+            yield _Entry(where, words[0], words[2], words[3], is_escaped=True)
+        else:
+            yield _Entry(where, words[0], words[2], words[4], rank=words[3], is_escaped=True)
 
 
-def _json_entries(path: Path, lines: list[tuple[str, str]]) -> list[_Entry] | None:
-    """The entries of a JSON file; None when it is not JSON."""
-    if not lines or not lines[0][1].lstrip().startswith("{"):
-        return None
-    try:
-        table = parse_json(str(path), "\n".join(line for _, line in lines))
-    except ListconError:
-        if ".json" in path.suffixes:
-            raise
-        return None  # an id may start with a brace
-    return _nested_entries(str(path), table)
-
-
-def _nested_entries(location: str, table: object) -> list[_Entry]:
-    entries = []
-    for query_id, row in (table if isinstance(table, Mapping) else {location: table}).items():
+def _of_table(table: Any, column: str, location: str) -> Iterator[_Entry]:  # noqa: ANN401 - also what JSON holds
+    if hasattr(table, "itertuples"):
+        columns = ["query_id", "doc_id", column]
+        if missing := [name for name in columns if name not in table]:
+            raise ListconError(
+                f"{location}: the table has no column {missing[0]}: expected {', '.join(columns)}; it has "
+                f"{', '.join(map(str, table.columns))}"
+            )
+        rows: Any = [(query_id, {doc_id: value}) for query_id, doc_id, value in table[columns].itertuples(index=False)]
+    else:
+        rows = table.items() if isinstance(table, Mapping) else [(location, table)]
+    for query_id, row in rows:
         where = f"{location}, query {query_id!r}"
         if not isinstance(row, Mapping):
             raise ListconError(f"{where}: {shown(row)}; expected {{document id: number}}")
-        entries += [_entry(where, query_id, doc_id, value) for doc_id, value in row.items()]
-    return entries
+        for doc_id, value in row.items():
+            number = value.item() if hasattr(value, "item") else value  # numpy's numbers
+            yield _Entry(where, str(query_id), str(doc_id), number)
 
 
 def _finite(entry: _Entry) -> float:
-    value = entry.value
     try:
-        score = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+        score = float(entry.value) if isinstance(entry.value, str | int | float) else None
     except (ValueError, OverflowError):
         score = None
-    if score is None:
-        raise ListconError(f"{entry.location}: the score is {shown(value)}; expected a number")
+    if score is None or isinstance(entry.value, bool):
+        raise ListconError(f"{entry.location}: the score is {shown(entry.value)}; expected a number")
     if not math.isfinite(score):
-        raise ListconError(f"{entry.location}: the score is {value}; expected a finite number")
+        raise ListconError(f"{entry.location}: the score is {entry.value}; expected a finite number")
     return score
 
 

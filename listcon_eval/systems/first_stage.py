@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from listcon_eval.data import FirstStage, Task, reranking_of
 from listcon_eval.data.rows import parse_json, text_lines
-from listcon_eval.data.trec import read_trec_run, run_of_table, short_hash
+from listcon_eval.data.trec import read_trec_run, short_hash
 from listcon_eval.errors import ListconError
 from listcon_eval.ordering import ranked_list
 from listcon_eval.records import CandidateList
@@ -99,4 +99,4 @@ def _predictions(
         raise ListconError(
             f"{path} has no predictions of {task.name} (subset {task.subset}, split {task.split}) as mteb writes them"
         ) from error
-    return run_of_table(str(path), table), safe_name(str(model).rpartition("/")[2])
+    return read_trec_run(table, location=str(path)), safe_name(str(model).rpartition("/")[2])
