@@ -10,18 +10,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from listcon_eval.data.rows import (
-    Row,
-    choose_split,
-    extension_of,
-    read_rows,
-    require_column,
-    require_id,
-    require_text,
-    shown,
-    stem_of,
-    whole_number,
-)
+from listcon_eval.data.rows import Row, choose_split, extension_of, read_rows, shown, stem_of, whole_number
 from listcon_eval.errors import ListconError
 from listcon_eval.records import CandidateList
 
@@ -34,10 +23,10 @@ if TYPE_CHECKING:
 _ORIGINAL_COLUMNS = ("query", "positive", "negative")
 # The names each part goes by; mteb calls the judgements' configuration "default" or "qrels".
 _PART_NAMES = {
-    "corpus": ("corpus",),
-    "queries": ("queries", "query"),
+    "top_ranked": ("top_ranked",),  # first: without it nothing else is worth reading
     "qrels": ("default", "qrels"),
-    "top_ranked": ("top_ranked",),
+    "queries": ("queries", "query"),
+    "corpus": ("corpus",),
     "instruction": ("instruction", "instructions"),
 }
 Query = str | list[Any]
@@ -66,7 +55,7 @@ class RetrievalData(NamedTuple):
     documents: dict[str, Document]
     relevant: dict[str, dict[str, int]]
     top_ranked: dict[str, list[str]]
-    instructions: Mapping[str, str] = {}
+    instructions: dict[str, str]
 
     @classmethod
     def of(cls, data: RetrievalSplitData) -> RetrievalData:
@@ -99,35 +88,16 @@ class RetrievalData(NamedTuple):
         from datasets import Dataset
         from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 
-        titles = [document.title for document in self.documents.values()]
-        texts = [document.text for document in self.documents.values()]
+        documents = [{"id": doc_id, **document._asdict()} for doc_id, document in self.documents.items()]
         queries = {"id": list(self.queries), "text": list(self.queries.values())}
         if self.instructions:
             queries["instruction"] = [self.instructions.get(query_id) for query_id in self.queries]
         return RetrievalSplitData(
-            corpus=Dataset.from_dict({"id": list(self.documents), "title": titles, "text": texts}),
+            corpus=Dataset.from_list(documents),
             queries=Dataset.from_dict(queries),
             relevant_docs=self.relevant,
             top_ranked=self.top_ranked,
         )
-
-
-class _Source(NamedTuple):
-    """A folder in mteb's retrieval layout, and what of it is read."""
-
-    folder: Path
-    split: str
-    subset: str
-
-    def names(self, part: str) -> list[str]:
-        """The names that a part of the subset goes by: `zh-corpus`, `corpus-zh` or, in a folder of one, `corpus`."""
-        own = _PART_NAMES[part]
-        return [f"{self.subset}-{name}" for name in own] + [f"{name}-{self.subset}" for name in own] + list(own)
-
-    def has(self, part: str) -> bool:
-        """Whether the folder has a part."""
-        configs = _configs(self.folder)
-        return any(name in configs for name in self.names(part)) or bool(_entries(self.folder, *self.names(part)))
 
 
 def read_data(path: Path, split: str, subset: str = "default", *, needs_candidates: bool = True) -> RetrievalData:
@@ -136,9 +106,9 @@ def read_data(path: Path, split: str, subset: str = "default", *, needs_candidat
     Raises:
         ListconError: naming file and line, what was seen and what is expected there.
     """
-    source = _Source(path, split, subset)
-    if path.is_dir() and source.has("corpus"):
-        return _read_retrieval(source, needs_candidates)
+    if path.is_dir() and _part_files(path, split, subset, "corpus"):
+        parts = {part: _part_files(path, split, subset, part) for part in _PART_NAMES}
+        return _read_retrieval(path, parts, needs_candidates)
     return original_data(_original_rows(path, split), split)
 
 
@@ -150,7 +120,7 @@ def stream_lists(path: Path, split: str) -> Iterator[CandidateList] | None:
     Raises:
         ListconError: as `read_data`, when the row is reached.
     """
-    if path.is_dir() and _Source(path, split, "default").has("corpus"):
+    if path.is_dir() and _part_files(path, split, "default", "corpus"):
         return None
     return _stream(_original_rows(path, split), split)
 
@@ -178,9 +148,33 @@ def original_data(rows: Iterable[Row], split: str) -> RetrievalData:
     Raises:
         ListconError: as `read_data`.
     """
-    data = RetrievalData({}, {}, {}, {})
+    data = RetrievalData({}, {}, {}, {}, {})
     for row in rows:
-        _add(data, row, split)
+        missing = [column for column in _ORIGINAL_COLUMNS if column not in row.values]
+        if missing:
+            raise ListconError(
+                f"{row.location}: no {' and no '.join(map(repr, missing))}; expected {', '.join(_ORIGINAL_COLUMNS)}, "
+                f"the row has {', '.join(map(str, row.values)) or 'nothing'}."
+            )
+        query = row.text("query")
+        if not query.strip():
+            raise ListconError(f"{row.location}: the query is empty ({query!r}).")
+        has_id = row.values.get("query_id") is not None
+        query_id = row.id("query_id") if has_id else f"{split}_query{len(data.queries)}"
+        if query_id in data.queries:
+            raise ListconError(f"{row.location}: query_id {query_id!r} was used before; expected one row a query.")
+        positive, negative = row.texts("positive"), row.texts("negative")
+        if not positive and not negative:
+            raise ListconError(f"{row.location}: query {query_id!r} has no passages, neither positive nor negative.")
+        data.queries[query_id] = query
+        judged = data.relevant[query_id] = {}
+        # The leading "a" sorts positives before negatives; mteb breaks ties by id, descending.
+        for kind, texts, relevance in (("apositive", positive, 1), ("negative", negative, 0)):
+            for number, text in enumerate(texts):
+                doc_id = f"{kind}_{query_id}_{number:05d}"
+                data.documents[doc_id] = Document("", text)
+                judged[doc_id] = relevance
+        data.top_ranked[query_id] = list(judged)
     return data
 
 
@@ -206,76 +200,48 @@ def _is_data_file(path: Path) -> bool:
     return path.is_file() and extension_of(path) is not None and not path.name.startswith(".")
 
 
-def _add(data: RetrievalData, row: Row, split: str) -> None:
-    missing = [column for column in _ORIGINAL_COLUMNS if column not in row.values]
-    if missing:
-        raise ListconError(
-            f"{row.location}: no {' and no '.join(map(repr, missing))}; expected {', '.join(_ORIGINAL_COLUMNS)}, "
-            f"the row has {', '.join(map(str, row.values)) or 'nothing'}."
-        )
-    query = require_text(row, "query", row.values["query"])
-    if not query.strip():
-        raise ListconError(f"{row.location}: the query is empty ({query!r}).")
-    given = row.values.get("query_id")
-    query_id = f"{split}_query{len(data.queries)}" if given is None else require_id(row, "query_id", given)
-    if query_id in data.queries:
-        raise ListconError(f"{row.location}: query_id {query_id!r} was used before; expected one row a query.")
-    positive, negative = (_passages(row, column) for column in ("positive", "negative"))
-    if not positive and not negative:
-        raise ListconError(f"{row.location}: query {query_id!r} has no passages, neither positive nor negative.")
-    data.queries[query_id] = query
-    # The leading "a" sorts positives before negatives; mteb breaks ties by id, descending.
-    _add_documents(data, query_id, f"apositive_{query_id}", positive, relevance=1)
-    _add_documents(data, query_id, f"negative_{query_id}", negative, relevance=0)
-
-
-def _add_documents(data: RetrievalData, query_id: str, prefix: str, texts: Sequence[str], *, relevance: int) -> None:
-    for number, text in enumerate(texts):
-        doc_id = f"{prefix}_{number:05d}"
-        data.documents[doc_id] = Document("", text)
-        data.relevant.setdefault(query_id, {})[doc_id] = relevance
-        data.top_ranked.setdefault(query_id, []).append(doc_id)
-
-
-def _passages(row: Row, column: str) -> list[str]:
-    value = require_column(row, column)
-    if not isinstance(value, list):
-        raise ListconError(f"{row.location}: {column} is {shown(value)}; expected a list of texts.")
-    return [require_text(row, f"{column}[{number}]", passage) for number, passage in enumerate(value)]
-
-
-def _read_retrieval(source: _Source, needs_candidates: bool) -> RetrievalData:
-    """Read a folder in mteb's retrieval layout; as in mteb, queries without judgements are left out."""
-    # top_ranked first: without it nothing else is worth reading
-    top_ranked = _read_top_ranked(source) if needs_candidates or source.has("top_ranked") else {}
-    relevant = _read_qrels(source)
-    queries: dict[str, Query] = {}
-    for query_id, row in _rows_by_id(source, "queries"):
+def _read_retrieval(folder: Path, parts: Mapping[str, Sequence[Path]], needs_candidates: bool) -> RetrievalData:
+    """Read the parts of a folder in mteb's retrieval layout; as in mteb, queries without judgements are left out."""
+    for part in ("top_ranked", "qrels", "queries"):
+        if not parts[part] and (part != "top_ranked" or needs_candidates):
+            why = " Reranking needs candidate lists: columns query-id and corpus-ids." if part == "top_ranked" else ""
+            raise ListconError(
+                f"{folder}: no part {part!r}; expected {part}.jsonl (or .jsonl.gz, .parquet), a folder {part}/, or a "
+                f"configuration of this name in README.md.{why}"
+            )
+    rows = {part: (row for path in files for row in read_rows(path)) for part, files in parts.items()}
+    data = RetrievalData({}, {}, {}, {}, {})
+    for row in rows["top_ranked"]:
+        query_id, doc_ids = row.id("query-id"), row.ids("corpus-ids")
+        if data.top_ranked.setdefault(query_id, doc_ids) is not doc_ids:
+            raise ListconError(f"{row.location}: a second candidate list for query {query_id!r}; expected one.")
+    for row in rows["qrels"]:
+        judged, doc_id = data.relevant.setdefault(row.id("query-id"), {}), row.id("corpus-id")
+        score = whole_number(row.value("score"))
+        if score is None:
+            raise ListconError(
+                f"{row.location}: score is {shown(row.value('score'))}; expected a whole number (0: not relevant)."
+            )
+        if judged.setdefault(doc_id, score) != score:
+            raise ListconError(f"{row.location}: {doc_id!r} is judged {score} here and {judged[doc_id]} before.")
+    for query_id, row in _by_id(rows["queries"], "query"):
         text = _query_text(row, query_id)
-        if query_id in relevant:
-            queries[query_id] = text
-    if not queries:
-        raise ListconError(f"{source.folder}: none of the queries has a relevance judgement (qrels).")
-    documents = {
-        doc_id: Document(
-            "" if (title := row.values.get("title")) is None else require_text(row, "title", title),
-            require_text(row, "text", require_column(row, "text")),
-        )
-        for doc_id, row in _rows_by_id(source, "corpus")
-    }
-    instructions = {
-        require_id(row, "query-id", require_column(row, "query-id")): require_text(
-            row, "instruction", require_column(row, "instruction")
-        )
-        for row in (_rows(source, "instruction") if source.has("instruction") else ())
-    }
-    return RetrievalData(queries, documents, relevant, top_ranked, instructions)
+        if query_id in data.relevant:
+            data.queries[query_id] = text
+    if not data.queries:
+        raise ListconError(f"{folder}: none of the queries has a relevance judgement (qrels).")
+    for doc_id, row in _by_id(rows["corpus"], "document"):
+        title = "" if row.values.get("title") is None else row.text("title")
+        data.documents[doc_id] = Document(title, row.text("text"))
+    for row in rows["instruction"]:
+        data.instructions[row.id("query-id")] = row.text("instruction")
+    return data
 
 
 def _query_text(row: Row, query_id: str) -> Query:
-    value = require_column(row, "text")
+    value = row.value("text")
     if not isinstance(value, list):
-        text = require_text(row, "text", value)
+        text = row.text("text")
         if not text.strip():
             raise ListconError(f"{row.location}: the text of query {query_id!r} is empty.")
         return text
@@ -290,77 +256,32 @@ def _query_text(row: Row, query_id: str) -> Query:
     )
 
 
-def _read_top_ranked(source: _Source) -> dict[str, list[str]]:
-    top_ranked: dict[str, list[str]] = {}
-    for row in _rows(source, "top_ranked"):
-        query_id = require_id(row, "query-id", require_column(row, "query-id"))
-        doc_ids = require_column(row, "corpus-ids")
-        if not isinstance(doc_ids, list):
-            raise ListconError(f"{row.location}: corpus-ids is {shown(doc_ids)}; expected a list of document ids.")
-        if query_id in top_ranked:
-            raise ListconError(f"{row.location}: a second candidate list for query {query_id!r}; expected one.")
-        top_ranked[query_id] = [require_id(row, f"corpus-ids[{i}]", doc_id) for i, doc_id in enumerate(doc_ids)]
-    return top_ranked
-
-
-def _read_qrels(source: _Source) -> dict[str, dict[str, int]]:
-    relevant: dict[str, dict[str, int]] = {}
-    for row in _rows(source, "qrels"):
-        judged = relevant.setdefault(require_id(row, "query-id", require_column(row, "query-id")), {})
-        doc_id = require_id(row, "corpus-id", require_column(row, "corpus-id"))
-        value = require_column(row, "score")
-        score = whole_number(value)
-        if score is None:
-            raise ListconError(f"{row.location}: score is {shown(value)}; expected a whole number (0: not relevant).")
-        if judged.setdefault(doc_id, score) != score:
-            raise ListconError(f"{row.location}: {doc_id!r} is judged {score} here and {judged[doc_id]} before.")
-    return relevant
-
-
-def _rows_by_id(source: _Source, part: str) -> Iterator[tuple[str, Row]]:
-    """The rows of a part whose ids are in column `_id` or `id`, each id once."""
-    kind = {"queries": "query", "corpus": "document"}[part]
+def _by_id(rows: Iterable[Row], kind: str) -> Iterator[tuple[str, Row]]:
+    """Rows whose ids are in column `_id` or `id`, each id once."""
     seen: set[str] = set()
-    for row in _rows(source, part):
-        identifier = require_id(row, "id", require_column(row, "_id", "id"))
+    for row in rows:
+        identifier = row.id("id", row.value("_id", "id"))
         if identifier in seen:
             raise ListconError(f"{row.location}: {kind} id {identifier!r} was used before; expected one row per id.")
         seen.add(identifier)
         yield identifier, row
 
 
-def _rows(source: _Source, part: str) -> Iterator[Row]:
-    for path in _part_files(source, part):
-        yield from read_rows(path)
-
-
-def _part_files(source: _Source, part: str) -> list[Path]:
-    folder, split, _ = source
-    configs = _configs(folder)
-    for name in source.names(part):
+def _part_files(folder: Path, split: str, subset: str, part: str) -> list[Path]:
+    """The files of a part of a subset: `zh-corpus`, `corpus-zh` or, in a folder of one, `corpus`."""
+    own, configs = _PART_NAMES[part], _configs(folder)
+    names = [f"{subset}-{name}" for name in own] + [f"{name}-{subset}" for name in own] + list(own)
+    for name in names:
         if name in configs:
             return _configured_files(folder, name, configs[name], split)
-    for entry in _entries(folder, *source.names(part)):
-        if entry.is_file():
-            return [entry]
-        files = [path for path in entry.iterdir() if _is_data_file(path)]
-        if files:
-            return choose_split(files, split, entry)
-    why = " Reranking needs candidate lists: columns query-id and corpus-ids." if part == "top_ranked" else ""
-    raise ListconError(
-        f"{folder}: no part {part!r}; expected {part}.jsonl (or .jsonl.gz, .parquet), a folder {part}/, or a "
-        f"configuration of this name in README.md.{why}"
-    )
-
-
-def _entries(folder: Path, *names: str) -> list[Path]:
-    """Folders of these names, and data files of these names, in the order of the names."""
-    return [
-        path
-        for name in names
-        for path in sorted(folder.iterdir())
-        if (path.name == name if path.is_dir() else _is_data_file(path) and stem_of(path) == name)
-    ]
+    for name in names:
+        for path in sorted(folder.iterdir()):
+            if _is_data_file(path) and stem_of(path) == name:
+                return [path]
+            is_part = path.is_dir() and path.name == name
+            if is_part and (files := [file for file in path.iterdir() if _is_data_file(file)]):
+                return choose_split(files, split, path)
+    return []
 
 
 def _configs(folder: Path) -> dict[str, Any]:

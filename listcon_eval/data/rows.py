@@ -10,6 +10,8 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ EXTENSIONS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".tsv", ".
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")  # "test-00000-of-00001", with a hash behind it in older datasets
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_OF_COLUMN = object()
 
 
 class Row(NamedTuple):
@@ -26,6 +29,54 @@ class Row(NamedTuple):
 
     location: str
     values: dict[str, Any]
+
+    def value(self, *names: str) -> object:
+        """The value of the first of these columns that the row has; it must have one."""
+        for name in names:
+            if name in self.values:
+                return self.values[name]
+        raise ListconError(
+            f"{self.location}: no {' or '.join(map(repr, names))}; the row has {', '.join(self.values) or 'nothing'}."
+        )
+
+    def texts(self, column: str) -> list[str]:
+        """The list of texts in a column."""
+        return [self.text(f"{column}[{i}]", value) for i, value in enumerate(self._list(column, "texts"))]
+
+    def ids(self, column: str) -> list[str]:
+        """The list of ids in a column."""
+        return [self.id(f"{column}[{i}]", value) for i, value in enumerate(self._list(column, "document ids"))]
+
+    def _list(self, column: str, of: str) -> list[object]:
+        value = self.value(column)
+        if not isinstance(value, list):
+            raise ListconError(f"{self.location}: {column} is {shown(value)}; expected a list of {of}.")
+        return value
+
+    def text(self, column: str, value: object = _OF_COLUMN) -> str:
+        """The value of a column, or another one named so, as a text that can be written as UTF-8."""
+        value = self.value(column) if value is _OF_COLUMN else value
+        if not isinstance(value, str):
+            raise ListconError(f"{self.location}: {column} is {shown(value)}; expected a text.")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ListconError(
+                f"{self.location}: {column} holds half a surrogate pair at character {error.start}."
+            ) from error
+        return value
+
+    def id(self, column: str, value: object = _OF_COLUMN) -> str:
+        """The value of a column, or another one named so, as an id: a whole number or a text that is not empty."""
+        value = self.value(column) if value is _OF_COLUMN else value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        text = self.text(column, value)
+        if not text:
+            raise ListconError(f"{self.location}: {column} is empty; expected an id.")
+        if "\0" in text:  # trec_eval's code ends an id there, and takes two ids for one
+            raise ListconError(f"{self.location}: {column} is {shown(text)}; expected an id without the character NUL.")
+        return text
 
 
 def extension_of(path: Path) -> str | None:
@@ -75,9 +126,14 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
         with gzip.open(path, "rb") if is_gzip else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if number == 1:
-                    _check_not_utf16(path, line, is_gzip=is_gzip)
+                    if encoding := _wide_encoding(line):
+                        raise _not_utf8(f"{path}: not UTF-8", path, encoding, is_gzip=is_gzip)
                     line = line.removeprefix(codecs.BOM_UTF8)
-                text = _decoded(path, number, line, is_gzip=is_gzip)
+                try:
+                    text = line.decode()
+                except UnicodeDecodeError as error:
+                    problem = f"{path}, line {number}: not UTF-8 (byte {error.start}: 0x{line[error.start]:02x})"
+                    raise _not_utf8(problem, path, _narrow_encoding(line), is_gzip=is_gzip) from error
                 if text.strip():
                     yield f"{path}, line {number}", text.rstrip("\r\n")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -103,38 +159,33 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _check_not_utf16(path: Path, first: bytes, *, is_gzip: bool) -> None:
+def _wide_encoding(first: bytes) -> str | None:
+    """The encoding of two or four bytes a character that the first line of a file is in, if it is."""
     signs = {  # in this order: the mark of UTF-32LE starts like that of UTF-16LE
         "UTF-32": first.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
         "UTF-16": first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
         "UTF-16LE": first[1:2] == b"\0",
         "UTF-16BE": first[:1] == b"\0",
     }
-    found = next((encoding for encoding, is_it in signs.items() if is_it), None)
-    if found is not None:
-        raise ListconError(f"{path}: not UTF-8; {_conversion(path, found, is_gzip=is_gzip)}")
+    return next((encoding for encoding, is_it in signs.items() if is_it), None)
 
 
-def _decoded(path: Path, number: int, line: bytes, *, is_gzip: bool) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        problem = f"{path}, line {number}: not UTF-8 (byte {error.start}: 0x{line[error.start]:02x})"
-        # GB 2312 is the part of GBK that most Chinese texts keep to; Big5 seldom decodes as it.
-        for codec, name in (("gb2312", "GBK"), ("big5", "BIG5"), ("gb18030", "GB18030")):
-            try:
-                line.decode(codec)
-            except UnicodeDecodeError:
-                continue
-            raise ListconError(f"{problem}; {_conversion(path, name, is_gzip=is_gzip)}") from error
-        raise ListconError(f"{problem}.") from error
+def _narrow_encoding(line: bytes) -> str | None:
+    # GB 2312 is the part of GBK that most Chinese texts keep to; Big5 seldom decodes as it.
+    for codec, name in (("gb2312", "GBK"), ("big5", "BIG5"), ("gb18030", "GB18030")):
+        with suppress(UnicodeDecodeError):
+            line.decode(codec)
+            return name
+    return None
 
 
-def _conversion(path: Path, encoding: str, *, is_gzip: bool) -> str:
+def _not_utf8(problem: str, path: Path, encoding: str | None, *, is_gzip: bool) -> ListconError:
+    if encoding is None:
+        return ListconError(f"{problem}.")
     target = path.with_name(f"utf8-{path.name.removesuffix('.gz')}")
     command = f"iconv -f {encoding} -t utf-8"
     command = f"gzip -dc '{path}' | {command}" if is_gzip else f"{command} '{path}'"
-    return f"it looks like {encoding}. Convert it: {command} > '{target}'"
+    return ListconError(f"{problem}; it looks like {encoding}. Convert it: {command} > '{target}'")
 
 
 def choose_split(files: Sequence[Path], split: str, folder: Path) -> list[Path]:
@@ -158,41 +209,6 @@ def choose_split(files: Sequence[Path], split: str, folder: Path) -> list[Path]:
     )
 
 
-def require_text(row: Row, column: str, value: object) -> str:
-    """`value`, if it is a text that can be written as UTF-8."""
-    if not isinstance(value, str):
-        raise ListconError(f"{row.location}: {column} is {shown(value)}; expected a text.")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ListconError(
-            f"{row.location}: {column} holds half a surrogate pair at character {error.start}."
-        ) from error
-    return value
-
-
-def require_id(row: Row, column: str, value: object) -> str:
-    """`value` as an id, if it is a whole number or a text that is not empty."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    text = require_text(row, column, value)
-    if not text:
-        raise ListconError(f"{row.location}: {column} is empty; expected an id.")
-    if "\0" in text:  # trec_eval's code ends an id there, and takes two ids for one
-        raise ListconError(f"{row.location}: {column} is {shown(text)}; expected an id without the character NUL.")
-    return text
-
-
-def require_column(row: Row, *names: str) -> object:
-    """The value of the first of these columns that the row has; it must have one."""
-    for name in names:
-        if name in row.values:
-            return row.values[name]
-    raise ListconError(
-        f"{row.location}: no {' or '.join(map(repr, names))}; the row has {', '.join(row.values) or 'nothing'}."
-    )
-
-
 def shown(value: object) -> str:
     """A value as messages show it: short, with its type."""
     text = repr(value)
@@ -213,19 +229,18 @@ def whole_number(value: object) -> int | None:
 def _json(path: Path) -> Iterator[Row]:
     """The objects of a file: one a line, or all in one JSON array."""
     lines = text_lines(path)
-    for place, (location, line) in enumerate(lines):
-        if place == 0 and line.lstrip().startswith("["):
-            array = parse_json(str(path), "\n".join([line, *(text for _, text in lines)]))
-            for number, value in enumerate(array, start=1):
-                yield _json_row(f"{path}, element {number}", value)
-            return
-        yield _json_row(location, parse_json(location, line))
-
-
-def _json_row(location: str, value: object) -> Row:
-    if not isinstance(value, dict):
-        raise ListconError(f"{location}: {shown(value)}; expected a JSON object.")
-    return Row(location, value)
+    first = next(lines, None)
+    if first is None:
+        return
+    if first[1].lstrip().startswith("["):
+        array = parse_json(str(path), "\n".join([first[1], *(text for _, text in lines)]))
+        values = ((f"{path}, element {number}", value) for number, value in enumerate(array, start=1))
+    else:
+        values = ((location, parse_json(location, line)) for location, line in chain([first], lines))
+    for location, value in values:
+        if not isinstance(value, dict):
+            raise ListconError(f"{location}: {shown(value)}; expected a JSON object.")
+        yield Row(location, value)
 
 
 def parse_json(location: str, text: str) -> Any:  # noqa: ANN401 - JSON
