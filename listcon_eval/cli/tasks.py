@@ -12,9 +12,7 @@ from listcon_eval.cli.console import echo, handle_errors
 def tasks(
     language: Annotated[
         str | None,
-        typer.Option(
-            "--language", help="Only tasks with this language: an ISO 639-3 code such as zho, or an English name."
-        ),
+        typer.Option(help="Only tasks with this language: an ISO 639-3 code such as zho, or an English name."),
     ] = None,
     style: options.Style = "terminal",
 ) -> None:
@@ -25,25 +23,25 @@ def tasks(
 
       listcon-eval tasks --language zho --format markdown
     """
-    from listcon_eval.data import MINI, list_tasks, mini_task
+    from listcon_eval.data import MINI, card_task, list_tasks, mini_task
+    from listcon_eval.hub import is_cached
     from listcon_eval.tables import table, terminal_width
 
     sizes = ("Queries", "Documents", "Candidates per query")
     headers = ("Task", "Also known as", "Languages", "Data set", "In the cache", "Main score", *sizes)
-    rows = [
-        (
+    rows = []
+    for task in list_tasks(language):
+        card, candidates = card_task(task.name), task.statistics()["top_ranked_statistics"]
+        low, mean, high = (candidates[f"{which}_top_ranked_per_query"] for which in ("min", "average", "max"))
+        cells = (
             task.name,
-            ", ".join(task.aliases),
+            ", ".join(card.aliases if card else ()),
             ", ".join(task.languages),
-            f"{task.dataset}@{task.revision[:8]}",
-            "yes" if task.is_cached else "no",
+            f"{task.location}@{task.revision[:8]}",
+            "yes" if is_cached(task.location, task.revision) else "no",
             task.main_score,
-            str(task.queries),
-            str(task.documents),
-            f"{task.min_candidates} to {task.max_candidates}, mean {task.mean_candidates:.1f}",
         )
-        for task in list_tasks(language)
-    ]
+        rows.append((*cells, *map(str, task.shipped_sizes()), f"{low} to {high}, mean {mean:.1f}"))
     echo(table(headers, rows, style, width=terminal_width()))
     if language is not None:
         return

@@ -30,55 +30,34 @@ _SEPARATED = re.compile(r"(?:\([^()]*\)|\[[^\[\]]*\]|[^,])+")  # a comma in brac
 
 
 class CardTask(NamedTuple):
-    """One of the four tasks of the model card; `column` is its column in the card's table."""
+    """One of the four tasks of the model card.
+
+    Attributes:
+        name: mteb's name.
+        column: its column in the card's table.
+        card_name: the data set's name in a model card's results.
+        card_dataset: the data set's type in a model card's results.
+    """
 
     name: str
     column: str
-    other_names: tuple[str, ...]
+    card_name: str
+    card_dataset: str
 
     @property
-    def aliases(self) -> tuple[str, ...]:
+    def aliases(self) -> list[str]:
         """Every accepted name other than `name`; case does not matter."""
-        return tuple(alias for alias in (self.column, *self.other_names) if alias != self.name)
-
-    @property
-    def card_name(self) -> str:
-        """The data set's name in a model card's results, such as `MTEB CMedQAv1`."""
-        return next(name for name in self.other_names if name.startswith("MTEB "))
-
-    @property
-    def card_dataset(self) -> str:
-        """The data set's type in a model card's results, such as `C-MTEB/CMedQAv1-reranking`."""
-        return next(name for name in self.other_names if name.startswith("C-MTEB/"))
+        short = self.card_name.removeprefix("MTEB "), self.card_dataset.removeprefix("C-MTEB/")
+        aliases = dict.fromkeys((self.column, *short, self.card_name, self.card_dataset))
+        return [alias for alias in aliases if alias != self.name]
 
 
 CARD_TASKS: tuple[CardTask, ...] = (
-    CardTask("CMedQAv1-reranking", "cMedQA1.0", ("CMedQAv1", "MTEB CMedQAv1", "C-MTEB/CMedQAv1-reranking")),
-    CardTask("CMedQAv2-reranking", "cMedQA2.0", ("CMedQAv2", "MTEB CMedQAv2", "C-MTEB/CMedQAv2-reranking")),
-    CardTask(
-        "MMarcoReranking",
-        "MMarcoReranking",
-        ("Mmarco-reranking", "MTEB MMarcoReranking", "C-MTEB/Mmarco-reranking"),
-    ),
-    CardTask("T2Reranking", "T2Reranking", ("MTEB T2Reranking", "C-MTEB/T2Reranking")),
+    CardTask("CMedQAv1-reranking", "cMedQA1.0", "MTEB CMedQAv1", "C-MTEB/CMedQAv1-reranking"),
+    CardTask("CMedQAv2-reranking", "cMedQA2.0", "MTEB CMedQAv2", "C-MTEB/CMedQAv2-reranking"),
+    CardTask("MMarcoReranking", "MMarcoReranking", "MTEB MMarcoReranking", "C-MTEB/Mmarco-reranking"),
+    CardTask("T2Reranking", "T2Reranking", "MTEB T2Reranking", "C-MTEB/T2Reranking"),
 )
-
-
-class TaskInfo(NamedTuple):
-    """A task and its size, from mteb's metadata and statistics; candidates are counted per query."""
-
-    name: str
-    aliases: tuple[str, ...]
-    languages: tuple[str, ...]
-    dataset: str
-    revision: str
-    main_score: str
-    queries: int
-    documents: int
-    min_candidates: int
-    mean_candidates: float
-    max_candidates: int
-    is_cached: bool
 
 
 def card_task(name: str) -> CardTask | None:
@@ -171,15 +150,19 @@ def part_of(mteb_task: AbsTaskRetrieval, subset: str, split: str) -> Task:
 
 def check_texts(metadata: TaskMetadata) -> None:
     """Refuse a task that is none of ranking texts; names what it needs instead."""
+    if reason := _not_of_texts(metadata):
+        raise ListconError(f"{metadata.name} {reason}")
+
+
+def _not_of_texts(metadata: TaskMetadata) -> str | None:
     if others := [modality for modality in metadata.modalities if modality != "text"]:
-        raise ListconError(f"{metadata.name} needs {' and '.join(others)}, and this package ranks texts alone")
+        return f"needs {' and '.join(others)}, and this package ranks texts alone"
     if metadata.type not in (*_RERANKING_TYPES, *_RETRIEVAL_TYPES):
-        raise ListconError(
-            f"{metadata.name} is a {metadata.type} task of mteb: it has no queries and documents to rank"
-        )
+        return f"is a {metadata.type} task of mteb: it has no queries and documents to rank"
+    return None
 
 
-def list_tasks(language: str | None = None) -> list[TaskInfo]:
+def list_tasks(language: str | None = None) -> list[Task]:
     """The tasks of mteb that bring candidate lists of texts, the model card's first. Needs no data and no hub.
 
     Args:
@@ -188,30 +171,7 @@ def list_tasks(language: str | None = None) -> list[TaskInfo]:
     Raises:
         ListconError: no task has the language.
     """
-    from listcon_eval.hub import is_cached
-
-    infos = []
-    for task in _with_language(_all_tasks((*_RERANKING_TYPES, *_RETRIEVAL_TYPES)), language):
-        queries, documents = task.shipped_sizes()
-        candidates = task.statistics()["top_ranked_statistics"]
-        card = card_task(task.name)
-        infos.append(
-            TaskInfo(
-                name=task.name,
-                aliases=card.aliases if card else (),
-                languages=tuple(task.languages),
-                dataset=task.location,
-                revision=task.revision,
-                main_score=task.main_score,
-                queries=queries,
-                documents=documents,
-                min_candidates=candidates["min_top_ranked_per_query"],
-                mean_candidates=candidates["average_top_ranked_per_query"],
-                max_candidates=candidates["max_top_ranked_per_query"],
-                is_cached=is_cached(task.location, task.revision),
-            )
-        )
-    return infos
+    return _with_language(_all_tasks((*_RERANKING_TYPES, *_RETRIEVAL_TYPES)), language)
 
 
 def split_names(names: str) -> list[str]:
@@ -261,22 +221,17 @@ def _all_tasks(types: Sequence[str]) -> list[Task]:
     import mteb
 
     order = {task.name: place for place, task in enumerate(CARD_TASKS)}
-    found = [
-        task
-        for task in mteb.get_tasks(task_types=cast("Any", list(types)), modalities=["text"])
-        if not task.is_aggregate
-    ]
-    found.sort(key=lambda task: (order.get(task.metadata.name, len(order)), task.metadata.name))
-    return _ranking_parts(found)
+    found = mteb.get_tasks(task_types=cast("Any", list(types)), modalities=["text"])
+    return _ranking_parts(
+        sorted(found, key=lambda task: (order.get(task.metadata.name, len(order)), task.metadata.name))
+    )
 
 
 def _ranking_parts(mteb_tasks: Iterable[Any]) -> list[Task]:
     """The subsets and splits of tasks of mteb that are ranking tasks of texts and bring candidate lists."""
     tasks = []
     for task in mteb_tasks:
-        try:
-            check_texts(task.metadata)
-        except ListconError:
+        if task.is_aggregate or _not_of_texts(task.metadata):
             continue
         for subset in task.hf_subsets:
             for split in task.eval_splits:
@@ -320,12 +275,9 @@ def _with_language(tasks: Sequence[Task], language: str | None) -> list[Task]:
 
 
 def _unknown(name: str) -> ListconError:
-    known = {alias.casefold(): alias for task in CARD_TASKS for alias in (task.name, *task.aliases)}
-    base = name.partition("[")[0].strip().casefold()
-    near = difflib.get_close_matches(base, known, n=1, cutoff=0.75)
-    others = mteb_compat.task_names()
-    near = near or difflib.get_close_matches(base, others, n=1)
-    hint = f" Did you mean {(others | known)[near[0]]}?" if near else ""
+    known = mteb_compat.task_names() | {alias.casefold(): alias for task in CARD_TASKS for alias in task.aliases}
+    near = difflib.get_close_matches(name.partition("[")[0].strip().casefold(), known, n=1)
+    hint = f" Did you mean {known[near[0]]}?" if near else ""
     tasks = "; ".join(f"{task.name} ({', '.join(task.aliases)})" for task in CARD_TASKS)
     return ListconError(
         f"Unknown task {name!r}.{hint} Known: {tasks}; the other reranking tasks of mteb, which `listcon-eval tasks` "

@@ -105,11 +105,12 @@ def test_sizes_of_the_official_tasks() -> None:
     infos = {info.name: info for info in list_tasks()}
     assert list(infos)[:4] == [task.name for task in CARD_TASKS]
     marco = infos["MMarcoReranking"]
-    assert (marco.main_score, marco.queries, marco.documents) == ("map_at_1000", 100, 100026)
-    assert (marco.min_candidates, marco.mean_candidates, marco.max_candidates) == (1000, 1000.26, 1002)
+    assert (marco.main_score, marco.shipped_sizes()) == ("map_at_1000", (100, 100026))
+    candidates = marco.statistics()["top_ranked_statistics"]
+    assert [candidates[f"{which}_top_ranked_per_query"] for which in ("min", "average", "max")] == [1000, 1000.26, 1002]
     assert infos["T2Reranking"].revision == T2_REVISION
     follow = infos["mFollowIR[zho]"]  # whose statistics count queries and documents together
-    assert (follow.main_score, follow.queries, follow.documents) == ("p-MRR", 86, 41120)
+    assert (follow.main_score, follow.shipped_sizes()) == ("p-MRR", (86, 41120))
     chinese = list_tasks("zho")
     assert [info.name for info in chinese] == [info.name for info in list_tasks("Chinese")]
     assert {"T2Reranking", "MIRACLReranking[zh]"} <= {info.name for info in chinese} < infos.keys()
