@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from listcon_eval import mteb_compat
-from listcon_eval.data import candidate_lists, check_texts
+from listcon_eval.data import check_texts, make_candidate_lists
 from listcon_eval.errors import ListconError
 from listcon_eval.inference import ListConRanker
 from listcon_eval.metrics import mteb as mteb_protocol
@@ -66,17 +66,9 @@ class SystemSearch:
         top_ranked: Mapping[str, list[str]] | None = None,
         **_: object,
     ) -> dict[str, dict[str, float]]:
-        """Score the candidates of every query.
+        """Score the candidates of every query: query id -> document id -> score, for those without candidates too.
 
-        Args:
-            queries: mteb's queries, columns `id` and `text`.
-            task_metadata: the task's metadata, for messages and prompts.
-            hf_split: the evaluated split.
-            hf_subset: the evaluated subset.
-            top_ranked: the candidates of each query, by id.
-
-        Returns:
-            For every query, whether it has candidates or not, its documents' scores as Python floats.
+        The arguments are mteb's; `queries` has the columns `id` and `text`, `top_ranked` the candidates by query id.
 
         Raises:
             ListconError: without candidate lists, for a task of other things than texts, for a candidate that the
@@ -85,7 +77,7 @@ class SystemSearch:
         check_texts(task_metadata)
         if self._corpus is None:
             raise ListconError("search was called before index: mteb calls index with the corpus first")
-        lists = candidate_lists(task_metadata.name, self._corpus, queries, top_ranked)
+        lists = make_candidate_lists(task_metadata.name, self._corpus, queries, top_ranked)
         context = RankContext(task_metadata, hf_split, hf_subset, self._progress)
         return mteb_protocol.run_of(lists, self.system.rank(lists, self.mode, context).lists)
 

@@ -3,7 +3,6 @@
 from listcon_eval.data.local import as_tasks, chosen_tasks, local_task, read_lists, task_of_rows
 from listcon_eval.data.mteb_tasks import (
     CARD_TASKS,
-    CardTask,
     card_task,
     check_texts,
     list_tasks,
@@ -11,21 +10,20 @@ from listcon_eval.data.mteb_tasks import (
     official_tasks,
     tasks_named,
 )
-from listcon_eval.data.tasks import MINI, FirstStage, Task, candidate_lists, mini_names, mini_task, reranking_of
+from listcon_eval.data.tasks import MINI, FirstStage, Task, make_candidate_lists, mini_names, mini_task, reranking_of
 
 __all__ = [
     "CARD_TASKS",
     "MINI",
-    "CardTask",
     "FirstStage",
     "Task",
     "as_tasks",
-    "candidate_lists",
     "card_task",
     "check_texts",
     "chosen_tasks",
     "list_tasks",
     "local_task",
+    "make_candidate_lists",
     "mini_names",
     "mini_task",
     "official_task",

@@ -77,9 +77,7 @@ def local_task(
     free = _free_name(given)
     data = read_data(place, LOCAL_SPLIT, subset or DEFAULT_SUBSET, needs_candidates=not for_first_stage)
     task = loaded_task(data, free, str(path) + (f"[{subset}]" if subset else ""))
-    if not for_first_stage:
-        _check_measurable(task)
-    return task
+    return task if for_first_stage else _measurable(task)
 
 
 def read_lists(path: str | Path) -> Iterator[CandidateList]:
@@ -132,25 +130,18 @@ def task_of_rows(rows: Iterable[Mapping[Any, Any]] | pd.DataFrame, name: str) ->
             on the data.
     """
     free = _free_name(name)
-    records = list(rows.to_dict("records") if hasattr(rows, "to_dict") else rows)
-    for number, row in enumerate(records, start=1):
+    located = []
+    for number, row in enumerate(rows.to_dict("records") if hasattr(rows, "to_dict") else rows, start=1):
         if not isinstance(row, Mapping):
             raise ListconError(f"{name}, row {number} is {row!r:.60}; expected a list of rows, each a mapping")
-    located = (
-        Row(f"{name}, row {number}", {str(column): _as_list(value) for column, value in row.items()})
-        for number, row in enumerate(records, start=1)
-    )
-    data = original_data(located, LOCAL_SPLIT)
-    if not data.queries:
+        values = {}
+        for column, value in row.items():  # a DataFrame that was read from Parquet holds arrays
+            is_tuple = isinstance(value, tuple)
+            values[str(column)] = value.tolist() if hasattr(value, "tolist") else list(value) if is_tuple else value
+        located.append(Row(f"{name}, row {number}", values))
+    if not located:
         raise ListconError(f"{name}: there are no rows; expected at least one.")
-    task = loaded_task(data, free, "rows in memory")
-    _check_measurable(task)
-    return task
-
-
-def _as_list(value: Any) -> Any:  # noqa: ANN401 - a cell
-    """A tuple or array as a list: a DataFrame that was read from Parquet holds arrays."""
-    return value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple) else value
+    return _measurable(loaded_task(original_data(located, LOCAL_SPLIT), free, "rows in memory"))
 
 
 def chosen_tasks(names: str | None, data: Sequence[str] | None, *, for_first_stage: bool = False) -> list[Task]:
@@ -191,13 +182,13 @@ def chosen_tasks(names: str | None, data: Sequence[str] | None, *, for_first_sta
     return tasks
 
 
-def _check_measurable(task: Task) -> None:
-    """Refuse data on which every order of the candidates gives the same numbers."""
+def _measurable(task: Task) -> Task:
+    """The task, unless every order of its candidates gives the same numbers."""
     lists = task.candidate_lists()
+    if any(min(row.relevance, default=0) <= 0 < max(row.relevance, default=0) for row in lists):
+        return task
     relevant = sum(any(value > 0 for value in row.relevance) for row in lists)
     irrelevant = sum(any(value <= 0 for value in row.relevance) for row in lists)
-    if any(min(row.relevance, default=0) <= 0 < max(row.relevance, default=0) for row in lists):
-        return
     raise ListconError(
         f"{task.location}: no query (of {len(lists)}) has both a positive and a negative candidate (with a positive: "
         f"{relevant}, with a negative: {irrelevant}): nothing can be measured. Give at least one query with both."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
@@ -117,10 +118,30 @@ class Task:
         """Get the data from the hub or its cache, unless it is loaded already.
 
         Raises:
-            ListconError: neither has it.
+            ListconError: neither has it, or it cannot be read.
         """
-        if not self.mteb_task.data_loaded:
-            _fetch(self)
+        if self.mteb_task.data_loaded:
+            return
+        from listcon_eval.hub import snapshot
+
+        # One snapshot, which the task's own code reads: asked by hub id, `datasets` would fall back, without a hub, on
+        # whatever revision it used last.
+        try:
+            folder = snapshot(self.location, revision=self.revision, repo_type="dataset")
+        except ListconError as error:
+            raise ListconError(
+                f"Could not get the data of {self.name}: {error}\n"
+                f"Or use a local copy of the data: --data PATH with --tasks {self.name} (a file or a folder)."
+            ) from error
+        try:
+            with no_progress_bars():
+                mteb_compat.load_task(self.mteb_task, str(folder), self.subset, self.split)
+        except Exception as error:  # what mteb, datasets and a task's own code say of a snapshot that lacks a part
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ListconError(
+                f"Could not read the data of {self.name}: {self.location} @ {self.revision} in {folder}: {reason}. If "
+                "the snapshot is incomplete, delete that folder and run again with a network."
+            ) from error
 
     def qrels(self) -> dict[str, dict[str, int]]:
         """The evaluated queries' judgements: query id -> document id -> relevance (`relevance` or more is relevant)."""
@@ -156,7 +177,7 @@ class Task:
         """
         data = self._data()
         candidates = data["top_ranked"] if self.first_stage is None else self.first_stage.run
-        lists = candidate_lists(
+        lists = make_candidate_lists(
             self.name,
             data["corpus"],
             data["queries"],
@@ -165,10 +186,10 @@ class Task:
             relevant_first=self.first_stage is None,
         )
         for row in lists:
-            if len(set(row.doc_ids)) < len(row.doc_ids):
-                twice = next(doc_id for i, doc_id in enumerate(row.doc_ids) if doc_id in row.doc_ids[:i])
+            doc_id, times = Counter(row.doc_ids).most_common(1)[0] if row.doc_ids else ("", 0)
+            if times > 1:
                 raise ListconError(
-                    f"Query {row.query_id}: candidate {twice!r} is listed twice; expected each document once."
+                    f"Query {row.query_id}: candidate {doc_id!r} is listed twice; expected each document once."
                 )
         if not lists:
             raise ListconError(f"{self.name}: none of the {len(data['queries'])} queries has a relevance judgement.")
@@ -190,8 +211,8 @@ class Task:
             if value is not None and value < 1:
                 raise ListconError(f"{name} is {value}: give a whole number from 1 up")
         judged = self.qrels()
-        judged = {row.query_id: judged[row.query_id] for row in self.candidate_lists()[:limit]}
-        highest = max(value for row in judged.values() for value in row.values())
+        judged = {query_id: judged[query_id] for query_id in [*self.queries()][:limit]}
+        highest = max((value for row in judged.values() for value in row.values()), default=0)
         if relevance > max(1, highest):
             raise ListconError(
                 f"relevance is {relevance}, and no judgement of {self.name} is above {highest}: give less"
@@ -239,7 +260,7 @@ def reranking_of(task: Task, first_stage: FirstStage, documents: Mapping[str, st
     )
 
 
-def candidate_lists(
+def make_candidate_lists(
     task: str,
     corpus: Dataset,
     queries: Dataset,
@@ -280,31 +301,6 @@ def candidate_lists(
             )
         )
     return lists
-
-
-def _fetch(task: Task) -> None:
-    """Read a task's data from one snapshot at its revision, by the task's own code.
-
-    Asking `datasets` by hub id instead would fall back, without a hub, on whatever revision it used last.
-    """
-    from listcon_eval.hub import snapshot
-
-    try:
-        folder = snapshot(task.location, revision=task.revision, repo_type="dataset")
-    except ListconError as error:
-        raise ListconError(
-            f"Could not get the data of {task.name}: {error}\n"
-            f"Or use a local copy of the data: --data PATH with --tasks {task.name} (a file or a folder)."
-        ) from error
-    try:
-        with no_progress_bars():
-            mteb_compat.load_task(task.mteb_task, str(folder), task.subset, task.split)
-    except Exception as error:  # what mteb, datasets and a task's own code say of a snapshot that lacks a part
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ListconError(
-            f"Could not read the data of {task.name}: {task.location} @ {task.revision} in {folder}: {reason}. If the "
-            "snapshot is incomplete, delete that folder and run again with a network."
-        ) from error
 
 
 @contextmanager
