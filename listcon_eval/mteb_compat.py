@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from listcon_eval.records import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,34 +36,17 @@ USUAL_METRICS = ("map_at_1000", "ndcg_at_10", "mrr_at_10", "recall_at_10")
 """The metrics that every run reports, beside its task's main score."""
 
 
-class RetrievalMetrics(NamedTuple):
-    """mteb's metrics of a run.
-
-    Attributes:
-        means: metric -> the value that mteb puts in its `TaskResult` (rounded to 5 digits, but for MRR).
-        per_query: query id -> metric -> value, unrounded.
-    """
-
-    means: dict[str, float]
-    per_query: dict[str, dict[str, float]]
-
-
 def is_query_metric(name: str) -> bool:
     """Whether one of mteb's metrics is a mean over queries, as `ndcg_at_5` is and `p-MRR` is not."""
     return name == "accuracy" or _QUERY_METRIC.fullmatch(name) is not None
 
 
 def retrieval_metrics(
-    qrels: Mapping[str, Mapping[str, int]],
-    run: Mapping[str, Mapping[str, float]],
-    names: Sequence[str] = USUAL_METRICS,
-) -> RetrievalMetrics:
-    """Metrics of a run by mteb's own functions, in the order of the run.
+    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]], names: Sequence[str] = USUAL_METRICS
+) -> Metrics:
+    """Metrics of a run by mteb's own functions: means as in a `TaskResult` (5 digits, but for MRR), values unrounded.
 
-    Args:
-        qrels: query id -> document id -> relevance.
-        run: query id -> document id -> score.
-        names: which ones, as `is_query_metric` takes them.
+    `qrels` are query id -> document id -> relevance, `run` is query id -> document id -> score.
     """
     from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores, make_score_dict, mrr
     from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -80,16 +66,16 @@ def retrieval_metrics(
         hit_rate=found.hit_rate,
         task_scores={},
     )
-    per_query: dict[str, dict[str, float]] = {query_id: {} for query_id in results}
+    columns = []
     for name in names:
         kind, _, depth = ("recall_at_1" if name == "accuracy" else name).partition("_at_")
         if kind == "mrr":
-            values = mrr(judged, results, [int(depth)])[f"MRR@{depth}"]
+            columns.append(mrr(judged, results, [int(depth)])[f"MRR@{depth}"])
         else:
-            values = [found.all_scores[query_id][_PYTREC_NAMES[kind].format(depth)] for query_id in results]
-        for row, value in zip(per_query.values(), values, strict=True):
-            row[name] = value
-    return RetrievalMetrics({name: table[name] for name in names}, per_query)
+            columns.append([found.all_scores[query_id][_PYTREC_NAMES[kind].format(depth)] for query_id in results])
+    rows = zip(*columns, strict=True)
+    per_query = {query_id: dict(zip(names, row, strict=True)) for query_id, row in zip(results, rows, strict=True)}
+    return Metrics({name: table[name] for name in names}, per_query)
 
 
 def relevant_from(qrels: Mapping[str, Mapping[str, int]], relevance: int) -> dict[str, dict[str, int]]:
@@ -173,21 +159,14 @@ def choose_part(task: AbsTaskRetrieval, subset: str, split: str) -> None:
 
 
 def reranking_task(
-    task: AbsTaskRetrieval, subset: str, split: str, candidates: Mapping[str, Sequence[str]], name: str, revision: str
+    task: AbsTaskRetrieval, subset: str, split: str, candidates: dict[str, list[str]], name: str, revision: str
 ) -> AbsTaskRetrieval:
     """A loaded retrieval task as the reranking of a first stage, as mteb's `convert_to_reranking` makes it.
 
-    Args:
-        task: the task.
-        subset: the subset that was loaded.
-        split: the split that was loaded.
-        candidates: query id -> document ids, best first.
-        name: the first stage's name, which mteb puts into the result.
-        revision: its revision.
+    `candidates` are query id -> document ids, best first; mteb puts the first stage's name and revision in its result.
     """
     reranking = copy.copy(task)
-    top_ranked = {query_id: list(ids) for query_id, ids in candidates.items()}
-    reranking.dataset = {subset: {split: {**task.dataset[subset][split], "top_ranked": top_ranked}}}
+    reranking.dataset = {subset: {split: {**task.dataset[subset][split], "top_ranked": candidates}}}
     reranking._previous_results_model_meta = {"model_name": name, "revision": revision}
     return reranking
 
@@ -207,11 +186,7 @@ def registered_model(hub_id: str | None) -> ModelMeta | None:
 def model_meta(name: str, revision: str, settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> ModelMeta:
     """Mteb's metadata of a measured system; for a model of mteb's registry on top of what that says of it.
 
-    Args:
-        name: the system's name.
-        revision: its revision.
-        settings: what tells its runs apart (mteb's `experiment_kwargs`); a `dtype` is also the output format.
-        metadata: fields of `ModelMeta` that are known of it.
+    `settings` tell its runs apart (mteb's `experiment_kwargs`), `metadata` are further fields of `ModelMeta`.
     """
     from mteb.models.model_meta import ModelMeta
     from mteb.types import OutputDType
@@ -224,44 +199,26 @@ def model_meta(name: str, revision: str, settings: Mapping[str, Any], metadata: 
         "revision": revision,
         "output_dtypes": formats.get(str(settings.get("dtype"))),
     }
-    known = registered_model(name)
-    if known is not None:
+    if (known := registered_model(name)) is not None:
         return known.model_copy(update=own)
-    unknown: dict[str, Any] = dict.fromkeys(
-        (
-            "n_parameters",
-            "memory_usage_mb",
-            "max_tokens",
-            "embed_dim",
-            "release_date",
-            "license",
-            "open_weights",
-            "public_training_code",
-            "public_training_data",
-            "use_instructions",
-            "training_datasets",
-            # "custom", which is true of a reranker, is refused by mteb's own `ModelMeta.model_validate`
-            "similarity_fn_name",
-        )
-    )
     # Of mteb's types "cross-encoder" is the one that ranks candidates.
-    usual = {"name": name, "languages": ["zho-Hans"], "framework": [], "model_type": ["cross-encoder"]}
-    return ModelMeta(**{**unknown, **usual, **own, **metadata})
+    usual = {"name": name, "languages": ["zho-Hans"], "model_type": ["cross-encoder"]}
+    return ModelMeta.create_empty({**usual, **own, **metadata})
 
 
+@dataclass
 class _FinishedScores:
     """Answers mteb's search with scores that were computed before (mteb's `SearchProtocol`)."""
 
-    def __init__(self, scores: dict[str, dict[str, float]], meta: ModelMeta) -> None:
-        self._scores = scores
-        self.mteb_model_meta = meta
+    scores: dict[str, dict[str, float]]
+    mteb_model_meta: ModelMeta
 
     def index(self, corpus: Dataset, **_: object) -> None:
         """Nothing is left to do with the corpus."""
 
     def search(self, queries: Dataset, **_: object) -> dict[str, dict[str, float]]:
         """The scores of every query."""
-        return {query_id: dict(self._scores[query_id]) for query_id in queries["id"]}  # mteb may change them
+        return {query_id: dict(self.scores[query_id]) for query_id in queries["id"]}  # mteb may change them
 
 
 def task_result(
@@ -282,42 +239,36 @@ def task_result(
 
     Args:
         task: the task, with its data.
-        name: the result's name of it.
-        subset: the subset that the scores are of.
-        split: the split that they are of.
+        name: the task's name in the result.
+        subset: the subset that was ranked.
+        split: the split that was ranked.
         scores: query id -> document id -> score, for every query that mteb evaluates.
         meta: who the model is.
         seconds: how long the scores took; mteb would measure how long it took to look them up.
         relevance: the judgement from which on a document is relevant.
     """
+    import mteb
+
+    def evaluated(task: AbsTaskRetrieval) -> TaskResult:
+        model = _FinishedScores(scores, meta)
+        return mteb.evaluate(
+            model, task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs={}
+        ).task_results[0]
+
     choose_part(task, subset, split)
-    result = _evaluated(task, scores, meta)
+    result = evaluated(task)
     if relevance > 1:
-        graded, binary = result, copy.copy(task)
-        binary.dataset = {
-            subset: {
-                split: {**own, "relevant_docs": relevant_from(own["relevant_docs"], relevance)}
-                for split, own in splits.items()
-            }
-            for subset, splits in task.dataset.items()
-        }
-        result = _evaluated(binary, scores, meta)
-        for split, rows in result.scores.items():
-            for row, other in zip(rows, graded.scores[split], strict=True):
-                scores_of_split: Any = row
-                scores_of_split |= {metric: value for metric, value in other.items() if "ndcg" in metric}
-                scores_of_split["main_score"] = scores_of_split[task.metadata.main_score]
+        ndcg = {metric: value for metric, value in result.scores[split][0].items() if "ndcg" in metric}
+        binary, data = copy.copy(task), task.dataset[subset][split]
+        judged = relevant_from(data["relevant_docs"], relevance)
+        binary.dataset = {subset: {split: {**data, "relevant_docs": judged}}}
+        result = evaluated(binary)
+        row: Any = result.scores[split][0]
+        row.update(ndcg)
+        row["main_score"] = row[task.metadata.main_score]
     result.task_name = name
     result.evaluation_time = seconds
     return result
-
-
-def _evaluated(task: AbsTaskRetrieval, scores: dict[str, dict[str, float]], meta: ModelMeta) -> TaskResult:
-    import mteb
-
-    return mteb.evaluate(
-        _FinishedScores(scores, meta), task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs={}
-    ).task_results[0]
 
 
 def write_task_result(folder: Path, result: TaskResult, meta: ModelMeta, settings: Mapping[str, Any]) -> None:

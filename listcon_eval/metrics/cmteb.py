@@ -7,6 +7,7 @@ Queries without a positive or without a negative are dropped before scoring, as 
 
 import math
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -111,17 +112,11 @@ def evaluate_labelled(rows: Iterable[tuple[str, tuple[Sequence[bool], Sequence[f
             raise ListconError(f"Query {query_id}: {error}") from error
     if not found:
         return Metrics({}, {}, tuple(dropped))
-    per_query = {query_id: row.values for query_id, row in found.items()}
+    measured = list(found.values())
+    means = {name: fmean(row.values[name] for row in measured) for name in measured[0].values}
     ranges = {
-        name: bounds
-        for name in _reciprocal_ranks(1)
-        if (bounds := (_mean(r.lowest[name] for r in found.values()), _mean(r.highest[name] for r in found.values())))
-        and bounds[0] < bounds[1]
+        name: (fmean(row.lowest[name] for row in measured), fmean(row.highest[name] for row in measured))
+        for name in measured[0].lowest
     }
-    means = {name: _mean(row[name] for row in per_query.values()) for name in ("map", *_reciprocal_ranks(1))}
-    return Metrics(means, per_query, tuple(dropped), ranges)
-
-
-def _mean(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return math.fsum(numbers) / len(numbers)
+    differing = {name: (low, high) for name, (low, high) in ranges.items() if low < high}
+    return Metrics(means, {query_id: row.values for query_id, row in found.items()}, tuple(dropped), differing)

@@ -6,9 +6,9 @@ numbers instead of ids.
 """
 
 import difflib
-import math
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 
 import ir_measures
 
@@ -96,7 +96,7 @@ def evaluate(names: Sequence[str], qrels: Judgements, run: Run, relevance: int =
         query_id: {name: float(found[str(number), metric]) for name, metric in metrics.items()}
         for number, query_id in enumerate(run)
     }
-    means = {name: math.fsum(row[name] for row in per_query.values()) / len(per_query) for name in names}
+    means = {name: fmean(row[name] for row in per_query.values()) for name in names}
     return Metrics(means, per_query)
 
 

@@ -11,7 +11,6 @@ from listcon_eval.errors import ListconError, count_of
 from listcon_eval.records import NOT_RETRIEVED, CandidateList, Metrics, RankedList
 
 Run = dict[str, dict[str, float]]
-_GRADED = "ndcg_"  # the metrics that know grades
 
 
 def run_of(lists: Sequence[CandidateList], ranked: Sequence[RankedList]) -> Run:
@@ -36,7 +35,7 @@ def evaluate(
         qrels: query id -> document id -> relevance.
         run: query id -> document id -> score. A query without documents counts 0.
         main_score: the task's main score, which is computed as well if it is a mean over queries.
-        relevance: the judgement from which on a document is relevant; nDCG takes all of them for gains.
+        relevance: the judgement from which on a document is relevant; nDCG, which knows grades, takes all for gains.
 
     Returns:
         Means as mteb puts them in a `TaskResult` (rounded to 5 digits, but for MRR), and unrounded values by query.
@@ -57,10 +56,10 @@ def evaluate(
                 raise ListconError(f"Query {query_id}: the score of {doc_id} is {score}; expected a finite number.")
     own = [main_score] if main_score is not None and mteb_compat.is_query_metric(main_score) else []
     names = tuple(dict.fromkeys((*mteb_compat.USUAL_METRICS, *own)))
-    means, per_query = mteb_compat.retrieval_metrics(mteb_compat.relevant_from(qrels, relevance), run, names)
+    found = mteb_compat.retrieval_metrics(mteb_compat.relevant_from(qrels, relevance), run, names)
     if relevance > 1:
-        graded = mteb_compat.retrieval_metrics(qrels, run, tuple(name for name in names if name.startswith(_GRADED)))
-        means |= graded.means
-        for query_id, row in per_query.items():
-            row |= graded.per_query[query_id]
-    return Metrics(means, per_query)
+        graded = mteb_compat.retrieval_metrics(qrels, run, tuple(name for name in names if name.startswith("ndcg_")))
+        found.means.update(graded.means)
+        for query_id, row in graded.per_query.items():
+            found.per_query[query_id].update(row)
+    return found
