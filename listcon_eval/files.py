@@ -60,15 +60,20 @@ def write_bytes(path: Path, content: bytes) -> Path:
             temporary = Path(file.name)
             try:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
                 file.close()
-                temporary.chmod(0o644)  # a temporary file starts as 0600: results are for others to read
+                _finish_file(temporary)
                 temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
     return path
+
+
+def _finish_file(path: Path) -> None:
+    """Let others read a file that was written aside, and have it on the disk before it takes its place."""
+    path.chmod(0o644)  # safetensors and temporary files start as 0600
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -77,14 +82,11 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        code = error.errno if isinstance(error, OSError) else _RUST_CODE.search(str(error))
-        if code is None:
+        of_rust = re.search(r"\(os error (\d+)\)", str(error))
+        number = error.errno if isinstance(error, OSError) else int(of_rust[1]) if of_rust else None
+        if number is None:
             raise
-        number = code if isinstance(code, int) else int(code[1])
         raise OSError(number, os.strerror(number), str(path)) from error
-
-
-_RUST_CODE = re.compile(r"\(os error (\d+)\)")
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -114,8 +116,7 @@ def swapped_folder(folder: Path) -> Iterator[Path]:
             yield staged
             for path in staged.rglob("*"):
                 if path.is_file():
-                    path.chmod(0o644)  # safetensors and temporary files start as 0600
-                    _sync(path)
+                    _finish_file(path)
             _swap(staged, folder, replaced)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
@@ -157,11 +158,6 @@ def restore_swapped(folder: Path) -> None:
 
 def _replaced(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.replaced")
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def sha256_of_file(path: Path) -> str:

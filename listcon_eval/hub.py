@@ -1,6 +1,8 @@
 """The Hugging Face hub and its cache: a revision that was asked for is used, or the run ends."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, get_session, snapshot_download
@@ -37,27 +39,16 @@ def snapshot(
             take its place.
     """
     wanted = revision or constants.DEFAULT_REVISION
-    patterns = None if allow_patterns is None else list(allow_patterns)
     shown = f"{repo_id} @ {wanted}"
-
-    def download(*, local_files_only: bool = False) -> Path:
-        # By the name that was asked for: the cache then knows the branch, for offline mode.
-        return Path(
-            snapshot_download(
-                repo_id,
-                repo_type=repo_type,
-                revision=wanted,
-                allow_patterns=patterns,
-                local_files_only=local_files_only,
-            )
-        )
-
+    # By the name that was asked for: the cache then knows the branch, for offline mode.
+    patterns = None if allow_patterns is None else list(allow_patterns)
+    download = partial(snapshot_download, repo_id, repo_type=repo_type, revision=wanted, allow_patterns=patterns)
     is_commit = REGEX_COMMIT_HASH.fullmatch(wanted) is not None
     # Without the list of the repository's files, which newer clients keep, a cached snapshot may be half of one.
     listing = _cache_folder(repo_id, repo_type) / "trees" / f"{wanted}.json"
     if constants.HF_HUB_OFFLINE or (is_commit and listing.is_file()):
         try:
-            return download(local_files_only=True)
+            return Path(download(local_files_only=True))
         except LocalEntryNotFoundError as error:
             if constants.HF_HUB_OFFLINE:
                 raise ListconError(_not_available(repo_id, repo_type, wanted, _first_line(error))) from error
@@ -76,13 +67,11 @@ def snapshot(
         ) from error
     except Exception as error:  # the HTTP library behind the client, and so its errors, differ between hub versions
         if is_commit:
-            try:
-                return download(local_files_only=True)
-            except LocalEntryNotFoundError:
-                pass
+            with suppress(LocalEntryNotFoundError):
+                return Path(download(local_files_only=True))
         raise ListconError(_not_available(repo_id, repo_type, wanted, _first_line(error))) from error
     try:
-        folder = download()
+        folder = Path(download())
     except Exception as error:  # as above; also a full disk
         raise ListconError(f"could not fetch {shown} from {constants.ENDPOINT}: {_first_line(error)}") from error
     if folder.name != commit:  # the client falls back on the cache
@@ -100,13 +89,14 @@ def is_cached(repo_id: str, revision: str) -> bool:
 
 def hub_state() -> str:
     """The hub's endpoint, whether it answers, and where its cache is: for messages."""
-    if constants.HF_HUB_OFFLINE:
-        return _state(_OFFLINE)
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_SECONDS)
-    except Exception:  # see `snapshot`
-        return _state(_SILENT)
-    return _state("it answers")
+    answer = _OFFLINE
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_SECONDS)
+            answer = "it answers"
+        except Exception:  # see `snapshot`
+            answer = _SILENT
+    return _state(answer)
 
 
 def _state(answer: str) -> str:

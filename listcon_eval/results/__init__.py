@@ -1,12 +1,6 @@
 """Results on disk: typed records, folders that are written whole, and what an unfinished run keeps."""
 
-from listcon_eval.results.records import (
-    Provenance,
-    QueryRow,
-    RankedQuery,
-    Result,
-    Signature,
-)
+from listcon_eval.results.records import Provenance, QueryRow, RankedQuery, Result, Signature
 from listcon_eval.results.store import (
     Results,
     load_results,

@@ -1,6 +1,5 @@
 """What a number depends on besides model and data: versions, device, the code of this package."""
 
-import hashlib
 import platform
 import subprocess
 from collections.abc import Collection
@@ -8,6 +7,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from listcon_eval.files import sha256_of_file, sha256_of_folder
 
 _PACKAGES = (
     "listcon-eval",
@@ -97,11 +98,7 @@ def measuring_packages(metrics: Collection[str] = ()) -> tuple[str, ...]:
 def code_hashes() -> dict[str, str]:
     """Part of this package -> a hash of its code."""
     package = Path(__file__).resolve().parents[1]
-    hashes = {}
-    for part in _CODE:
-        files = sorted((package / part).rglob("*.py")) if (package / part).is_dir() else [package / part]
-        digest = hashlib.sha256()
-        for path in files:
-            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-        hashes[part] = digest.hexdigest()
-    return hashes
+    return {
+        part: sha256_of_file(package / part) if part.endswith(".py") else sha256_of_folder(package / part, {".py"})
+        for part in _CODE
+    }

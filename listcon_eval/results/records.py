@@ -115,7 +115,7 @@ class FirstStageRecord(Record):
 class Result(Record):
     """The numbers of one system on one task: the content of `metrics.json`."""
 
-    folder: Path = Field(exclude=True)
+    folder: Path = Field(default=Path(), exclude=True)
     """The run's folder; not part of the file."""
     task: str
     """The task's name."""
@@ -342,23 +342,15 @@ class Manifest(Record):
     """The SHA-256 of each file, by its path in the run's folder."""
 
 
-def read_record(record: type[R], path: Path, *, remedy: str = _REMEDY, **more: object) -> R:
-    """Read a JSON file as a record.
-
-    Args:
-        record: the kind of record.
-        path: the file.
-        remedy: what to do about an unusable file.
-        more: fields that are not in the file.
+def read_record(record: type[R], path: Path, *, remedy: str = _REMEDY) -> R:
+    """Read a JSON file as a record; `remedy` is what to do about an unusable one.
 
     Raises:
         ListconError: the file cannot be read, or a field is missing, unknown or of a wrong type; names it.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        if more:
-            text = json.dumps(json.loads(text) | {name: str(value) for name, value in more.items()})
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise ListconError(f"{path} cannot be read: {error}; {remedy}") from error
     return _validated(record, text, str(path), remedy)
 

@@ -120,7 +120,7 @@ _REMEDY = "run the evaluation again with --fresh, or put the file back"
 def load_result(folder: Path, task: str) -> Result:
     """The numbers of a run, whose files are verified."""
     verified(folder, task)
-    return read_record(Result, folder / task / METRICS, folder=folder)
+    return read_record(Result, folder / task / METRICS).model_copy(update={"folder": folder})
 
 
 class Results(list[Result]):

@@ -62,7 +62,7 @@ def test_a_field_of_a_wrong_kind_is_named(
     (result,) = load_results(output)
     edit(result.file(METRICS), change)
     with pytest.raises(ListconError, match=message):
-        read_record(Result, result.file(METRICS), folder=result.folder)
+        read_record(Result, result.file(METRICS))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "null", '{"queries": NaN}', "\udcff"])
@@ -70,7 +70,7 @@ def test_what_is_no_record_is_one_error(content: str, tmp_path: Path) -> None:
     path = tmp_path / METRICS
     path.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ListconError, match=r"metrics\.json.*run the evaluation again"):
-        read_record(Result, path, folder=tmp_path)
+        read_record(Result, path)
 
 
 @pytest.mark.parametrize("name", [METRICS, PER_QUERY, PROVENANCE, "run.jsonl", "run.trec", "qrels.trec"])
