@@ -1,7 +1,7 @@
 """`listcon-eval check`: the regression gate."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -13,16 +13,11 @@ from listcon_eval.files import check_replaceable, write_text
 
 @handle_errors
 def check(
-    baseline: Annotated[
-        Path, typer.Option("--baseline", help="A baseline file (see --update), or a folder with runs in it.")
-    ],
-    current: Annotated[Path, typer.Option("--current", help="The runs to check: a folder with runs in it.")] = Path(
-        "results"
-    ),
+    baseline: Annotated[Path, typer.Option(help="A baseline file (see --update), or a folder with runs in it.")],
+    current: Annotated[Path, typer.Option(help="The runs to check: a folder with runs in it.")] = Path("results"),
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
-            "--tolerance",
             help="How far a metric may fall, as a fraction: 0.001 for all, cmteb:map=0.002 for one; repeatable.",
             show_default="0.001",
         ),
@@ -30,14 +25,13 @@ def check(
     significant: Annotated[
         bool,
         typer.Option(
-            "--significant",
-            help="A fall counts only if a paired randomisation test finds it too (0.05 by Holm).",
+            "--significant", help="A fall counts only if a paired randomisation test finds it too (0.05 by Holm)."
         ),
     ] = False,
     update: Annotated[bool, typer.Option("--update", help="Write the current runs to the baseline file.")] = False,
-    style: Annotated[Literal["terminal", "markdown"], typer.Option("--format")] = "terminal",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file as well.")] = None,
+    style: options.Style = "terminal",
+    as_json: options.Json = False,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file as well.")] = None,
 ) -> None:
     """Compare runs with a baseline. Exits with 0 if every metric holds, 1 if one fell, 2 if a run is not comparable.
 

@@ -22,7 +22,6 @@ def compare(
     against: Annotated[
         str | None,
         typer.Option(
-            "--against",
             metavar="RUN",
             help="Test all others against this one alone: a run's folder or file, or a part of a system's name.",
             show_default="every pair is tested",
@@ -31,15 +30,12 @@ def compare(
     qrels: Annotated[
         Path | None,
         typer.Option(
-            "--qrels",
-            help="TREC qrels for TREC run files.",
-            show_default="qrels.trec beside the file, or the compared runs' own",
+            help="TREC qrels for TREC run files.", show_default="qrels.trec beside the file, or the compared runs' own"
         ),
     ] = None,
     measure: Annotated[
         list[str] | None,
         typer.Option(
-            "--measure",
             help="cmteb:map, mteb:ndcg_at_10, nDCG@10 (of `run --metrics`), ...; repeatable; the first decides which "
             "queries changed.",
             show_default="cmteb:map, cmteb:mrr_10, mteb:map_at_1000, mteb:mrr_at_10",
@@ -48,23 +44,17 @@ def compare(
     with_bounds: Annotated[
         bool, typer.Option("--with-bounds", help="Test the random order and the oracle too.")
     ] = False,
-    changed: Annotated[int, typer.Option("--changed", min=0, help="How many changed queries to show a pair.")] = 5,
+    changed: Annotated[int, typer.Option(min=0, help="How many changed queries to show a pair.")] = 5,
     max_p: Annotated[
-        float,
-        typer.Option("--max-p", min=0.001, max=1, help="The corrected p-value up to which a difference is marked."),
+        float, typer.Option(min=0.001, max=1, help="The corrected p-value up to which a difference is marked.")
     ] = 0.05,
     resamples: Annotated[
         int | None,
-        typer.Option(
-            "--resamples",
-            min=99,
-            help="The draws of every interval and test.",
-            show_default="9999, more for many pairs",
-        ),
+        typer.Option(min=99, help="The draws of every interval and test.", show_default="9999, more for many pairs"),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The draws' seed.")] = 20_241_211,
+    seed: Annotated[int, typer.Option(min=0, help="The draws' seed.")] = 20_241_211,
     style: Annotated[Literal["terminal", "markdown", "latex"], typer.Option("--format")] = "terminal",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Compare runs query by query: means with 95 % intervals, paired tests, and the queries that changed most.
 

@@ -38,12 +38,9 @@ def help_of(command: Callable[..., object]) -> str:
 
 
 def echo(text: str = "") -> None:
-    """Print a result. Characters that the output's encoding lacks are written as escapes."""
+    """Print a result."""
     try:
         typer.echo(text)
-    except UnicodeEncodeError:
-        encoding = sys.stdout.encoding or "ascii"
-        typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
     except OSError as error:
         error.filename = "standard output"
         raise
@@ -73,7 +70,7 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
+            if hasattr(stream, "reconfigure"):  # a character that the output's encoding lacks is written as an escape
                 stream.reconfigure(errors="backslashreplace")
         if hasattr(command, _RESUMABLE):
             signal.signal(signal.SIGTERM, _terminate)  # what was begun is tidied up, as after an interrupt

@@ -1,22 +1,16 @@
 """`listcon-eval doctor`: is everything there for a run? Checks without running, and says what to do."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from listcon_eval.cli import options
 from listcon_eval.cli.console import echo, handle_errors, set_up_logging
 from listcon_eval.data import Task, chosen_tasks
 from listcon_eval.errors import CheckFailedError, ListconError, count_of
-from listcon_eval.records import DTypeOption
 
-
-class Finding(NamedTuple):
-    """What one check found: a name, whether all is well, and details or what to do."""
-
-    check: str
-    ok: bool
-    detail: str
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 
 @handle_errors
@@ -37,91 +31,68 @@ def doctor(
 
       listcon-eval doctor -m ./my-checkpoint --data my_lists.jsonl.gz
     """
+    from packaging.requirements import Requirement
+
+    from listcon_eval.hub import hub_state
+    from listcon_eval.inference.devices import available_devices, choose_device
+    from listcon_eval.results.environment import device_name
+    from listcon_eval.systems.base import LoadOptions, load_system
+    from listcon_eval.systems.resolve import resolve_model
+
     set_up_logging(quiet)
     failed = []
-    for finding in _findings(model, kind, tasks, data, revision, device, dtype):
-        if not finding.ok:
-            failed.append(finding.check)
-        if not (quiet and finding.ok):
-            echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check}: {finding.detail}")
+
+    def check(name: str, find: Callable[..., str], *arguments: object) -> None:
+        """Print what a check finds, or the error that it raises."""
+        try:
+            found, ok = find(*arguments), True
+        except ListconError as error:
+            found, ok = str(error), False
+            failed.append(name)
+        if not (quiet and ok):
+            echo(f"{'ok  ' if ok else 'FAIL'}  {name}: {found}")
+
+    def find_device() -> str:
+        return f"{device_name(str(choose_device(device)))}; available: {', '.join(available_devices())}"
+
+    def find_model() -> str:
+        system = load_system(resolve_model(model, kind, revision), LoadOptions(device=device, dtype=dtype))
+        details = {"name": system.name, "revision": system.revision, "dtype": system.dtype, **system.provenance()}
+        known = [f"{name} {value}" for name, value in details.items() if value not in (None, [])]
+        return f"{system.kind}; {', '.join(known)}"
+
+    for requirement in map(Requirement, requires("listcon-eval") or ()):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            check(requirement.name, _version, requirement)
+    check("device", find_device)
+    check("hub", hub_state)  # one that does not answer is no fault: a run on local files needs none
+    check(f"model {model}", find_model)
+    chosen: list[Task] = []
+
+    def choose() -> str:
+        chosen.extend(chosen_tasks(tasks, data))
+        return count_of(len(chosen), "task")
+
+    check("data", choose)
+    for task in chosen:
+        check(f"data of {task.name}", _data, task)
     if failed:
         raise CheckFailedError(f"{len(failed)} of the checks failed: {', '.join(failed)}")
 
 
-def _findings(
-    model: str,
-    kind: str | None,
-    tasks: str | None,
-    data: list[str] | None,
-    revision: str | None,
-    device: str | None,
-    dtype: DTypeOption,
-) -> Iterator[Finding]:
-    yield from _versions()
-    yield _checked("device", lambda: _device(device))
-    yield _hub()
-    yield _checked(f"model {model}", lambda: _model(model, kind, revision, device, dtype))
+def _version(requirement: "Requirement") -> str:
+    """The installed version, which has to fit one of this package's own requirements."""
     try:
-        chosen = chosen_tasks(tasks, data)
-    except ListconError as error:
-        yield Finding("data", False, str(error))
-        return
-    for task in chosen:
-        yield _checked(f"data of {task.name}", lambda task=task: _data(task))  # type: ignore[misc]
-
-
-def _checked(name: str, check: Callable[[], str]) -> Finding:
-    try:
-        return Finding(name, True, check())
-    except ListconError as error:
-        return Finding(name, False, str(error))
-
-
-def _versions() -> Iterator[Finding]:
-    """Compare the installed packages with this package's own requirements."""
-    from packaging.requirements import Requirement
-
-    for line in requires("listcon-eval") or ():
-        requirement = Requirement(line)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            installed = version(requirement.name)
-        except PackageNotFoundError:
-            yield Finding(requirement.name, False, f"not installed; pip install '{requirement}'")
-            continue
-        fits = requirement.specifier.contains(installed, prereleases=True)
-        yield Finding(requirement.name, fits, installed if fits else f"{installed}; pip install '{requirement}'")
-
-
-def _device(name: str | None) -> str:
-    from listcon_eval.inference.devices import available_devices, choose_device
-    from listcon_eval.results.environment import device_name
-
-    return f"{device_name(str(choose_device(name)))}; available: {', '.join(available_devices())}"
-
-
-def _hub() -> Finding:
-    """A hub that does not answer is no fault: a run on local files needs none."""
-    from listcon_eval.hub import hub_state
-
-    return Finding("hub", True, hub_state())
-
-
-def _model(model: str, kind: str | None, revision: str | None, device: str | None, dtype: DTypeOption) -> str:
-    from listcon_eval.systems.base import LoadOptions, load_system
-    from listcon_eval.systems.resolve import resolve_model
-
-    system = load_system(resolve_model(model, kind, revision), LoadOptions(device=device, dtype=dtype))
-    details = {"name": system.name, "revision": system.revision, "dtype": system.dtype, **system.provenance()}
-    return f"{system.kind}; " + ", ".join(
-        f"{name} {value}" for name, value in details.items() if value not in (None, [])
-    )
+        installed = version(requirement.name)
+    except PackageNotFoundError as error:
+        raise ListconError(f"not installed; pip install '{requirement}'") from error
+    if not requirement.specifier.contains(installed, prereleases=True):
+        raise ListconError(f"{installed}; pip install '{requirement}'")
+    return installed
 
 
 def _data(task: Task) -> str:
     task.load()
-    lists = task.candidate_lists()
-    sizes = [len(row.passages) for row in lists]
-    numbers = f"{count_of(len(lists), 'query')}, {count_of(sum(sizes), 'candidate')}"
+    sizes = [len(row.passages) for row in task.candidate_lists()]
+    numbers = f"{count_of(len(sizes), 'query')}, {count_of(sum(sizes), 'candidate')}"
     return f"{numbers} ({min(sizes)} to {max(sizes)} per query), {task.source}"

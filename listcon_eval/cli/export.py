@@ -20,19 +20,17 @@ Runs = Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run f
 @handle_errors
 def leaderboard(
     runs: Runs,
-    output: Annotated[Path, typer.Option("--output", help="The folder named `results`, or the one to make it in.")],
+    output: Annotated[Path, typer.Option(help="The folder named `results`, or the one to make it in.")],
     mode: Annotated[
         Literal["both", "iterative", "conventional"],
         typer.Option(
-            "--mode",
             help="both: iterative inference as the model's results, as published, and conventional as an experiment; "
-            "or the one mode to export.",
+            "or the one mode to export."
         ),
     ] = "both",
     trained_on: Annotated[
         str | None,
         typer.Option(
-            "--trained-on",
             help="The mteb tasks whose data the model was trained on, separated by commas, or none.",
             show_default="what model_meta.json declares",
         ),
@@ -58,15 +56,11 @@ def leaderboard(
 @handle_errors
 def model_card(
     runs: Runs,
-    mode: Annotated[
-        Mode, typer.Option("--mode", help="The inference mode: a card has no place for two.")
-    ] = "iterative",
+    mode: Annotated[Mode, typer.Option(help="The inference mode: a card has no place for two.")] = "iterative",
     readme: Annotated[
         Path | None,
         typer.Option(
-            "--readme",
-            help="A model card to put the results into; the rest of it does not change.",
-            show_default="print",
+            help="A model card to put the results into; the rest of it does not change.", show_default="print"
         ),
     ] = None,
 ) -> None:
@@ -92,7 +86,7 @@ def model_card(
 @handle_errors
 def quantised(
     model: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder or hub id.")],
-    output: Annotated[Path, typer.Option("--output", help="The new checkpoint's folder.")],
+    output: Annotated[Path, typer.Option(help="The new checkpoint's folder.")],
     revision: options.Revision = None,
 ) -> None:
     """Write a ListConRanker checkpoint at a quarter of its size or less: 8-bit matrices, compressed.

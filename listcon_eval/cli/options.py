@@ -2,11 +2,11 @@
 
 import difflib
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
+from pydantic import ByteSize, Field, TypeAdapter, ValidationError
 
 from listcon_eval.cli.console import handle_errors
 from listcon_eval.data.rows import parse_json
@@ -20,7 +20,6 @@ Style = Annotated[
 Tasks = Annotated[
     str | None,
     typer.Option(
-        "--tasks",
         help="Tasks by name, separated by commas: mteb's names or the card's, with subsets or splits as in "
         "MIRACLReranking[zh]; mini, for the packaged mini benchmark; all-chinese-reranking, or another language; a "
         "benchmark of mteb. With --data: the tasks that the data is a copy of, which is checked.",
@@ -30,15 +29,13 @@ Tasks = Annotated[
 Data = Annotated[
     list[str] | None,
     typer.Option(
-        "--data",
         help="Local data, as PATH or NAME=PATH; repeatable. JSONL, gzipped JSONL or Parquet with query, positive, "
-        "negative; or a folder in mteb's retrieval layout, with [SUBSET] after it if it has several.",
+        "negative; or a folder in mteb's retrieval layout, with [SUBSET] after it if it has several."
     ),
 ]
 Rerank = Annotated[
     str | None,
     typer.Option(
-        "--rerank",
         metavar="PREDICTIONS",
         help="Rerank what a first stage retrieved for a retrieval task of mteb: mteb's folder of predictions, a TREC "
         "run file, or bm25 or bm25:jieba over the task's corpus.",
@@ -46,9 +43,7 @@ Rerank = Annotated[
 ]
 TopK = Annotated[
     int | None,
-    typer.Option(
-        "--top-k", min=1, help="With --rerank: how many of the first documents of each query.", show_default="100"
-    ),
+    typer.Option(min=1, help="With --rerank: how many of the first documents of each query.", show_default="100"),
 ]
 Model = Annotated[
     str,
@@ -59,39 +54,29 @@ Model = Annotated[
         "mini (the packaged ListConRanker), bm25, bm25:jieba, random, random:SEED or oracle.",
     ),
 ]
-Output = Annotated[
-    Path, typer.Option("--output", help="Folder for results: one named `results`, or the one to make it in.")
-]
-Device = Annotated[
-    str | None, typer.Option("--device", help="cuda, cuda:1, mps or cpu.", show_default="the best there is")
-]
+Output = Annotated[Path, typer.Option(help="Folder for results: one named `results`, or the one to make it in.")]
+Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, mps or cpu.", show_default="the best there is")]
 DType = Annotated[
     DTypeOption,
     typer.Option(
-        "--dtype",
         help="float16: weights and scores as the published code has them, with its ties; float32; bfloat16: a "
-        "bfloat16 encoder (1.5 to 3 percent rounding); auto: float16 on an accelerator, float32 on a CPU.",
+        "bfloat16 encoder (1.5 to 3 percent rounding); auto: float16 on an accelerator, float32 on a CPU."
     ),
 ]
 Memory = Annotated[
     str | None,
     typer.Option(
-        "--memory",
         help="Host memory to stay within, such as 1GB or 800MB: batches become smaller, and features beyond an eighth "
         "of it go to a temporary file.",
         show_default="no bound",
     ),
 ]
 DeviceMemory = Annotated[
-    str | None,
-    typer.Option(
-        "--device-memory", help="The same for an accelerator's own memory, such as 20GB.", show_default="no bound"
-    ),
+    str | None, typer.Option(help="The same for an accelerator's own memory, such as 20GB.", show_default="no bound")
 ]
 Revision = Annotated[
     str | None,
     typer.Option(
-        "--revision",
         help="Hub revision of the model; of ListConRanker also `published` or `mteb` (the leaderboard's).",
         show_default="published for ListConRanker, that of mteb's registry for its models",
     ),
@@ -99,7 +84,6 @@ Revision = Annotated[
 MaxLength = Annotated[
     int | None,
     typer.Option(
-        "--max-length",
         help="Tokens a text is cut to (a pair, for a cross-encoder).",
         show_default="512 for ListConRanker, any other model's own",
     ),
@@ -107,16 +91,12 @@ MaxLength = Annotated[
 Kind = Annotated[
     str | None,
     typer.Option(
-        "--kind",
-        help="What the model is, if its files or name do not say.",
-        metavar="|".join(KINDS),
-        show_default="found out",
+        help="What the model is, if its files or name do not say.", metavar="|".join(KINDS), show_default="found out"
     ),
 ]
 Metrics = Annotated[
     str | None,
     typer.Option(
-        "--metrics",
         help='Metrics to measure as well, by ir_measures\' names: "AP nDCG@10 RR@10 R@50".',
         show_default="those of the two protocols",
     ),
@@ -124,7 +104,6 @@ Metrics = Annotated[
 Relevance = Annotated[
     int,
     typer.Option(
-        "--relevance",
         min=1,
         help="The judgement from which on a document is relevant, under another task name; nDCG keeps all grades.",
     ),
@@ -132,7 +111,6 @@ Relevance = Annotated[
 Limit = Annotated[
     int | None,
     typer.Option(
-        "--limit",
         min=1,
         help="A trial on the first queries of each task: under another name, and no result to export or compare with.",
         show_default="all queries",
@@ -158,8 +136,6 @@ def _take_options(context: typer.Context, path: Path | None) -> Path | None:
         ListconError: the file cannot be read or is no mapping, or one of its keys is no option or has no value of the
             option's type; names file and key.
     """
-    from pydantic import Field, TypeAdapter, ValidationError
-
     if path is None:
         return None
     function: Any = context.command.callback
@@ -184,23 +160,19 @@ def _take_options(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def _of_yaml(path: Path, text: str) -> Any:  # noqa: ANN401 - YAML
-    """The value of a YAML text; a key that comes twice is refused, of which YAML's own reader takes the last."""
-    import yaml
-
-    node = yaml.compose(text, yaml.SafeLoader)
-    keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-    if repeated := next((key for key in keys if keys.count(key) > 1), None):
-        raise ListconError(f"{path}: {repeated!r} comes a second time; give each option once")
-    return yaml.safe_load(text)
-
-
 def _mapping(path: Path) -> dict[Any, Any]:
     import yaml
 
     try:
         text = path.read_text(encoding="utf-8-sig")
-        found = parse_json(str(path), text) if path.suffix == ".json" else _of_yaml(path, text)
+        if path.suffix == ".json":
+            found = parse_json(str(path), text)
+        else:
+            node = yaml.compose(text, yaml.SafeLoader)
+            keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+            if repeated := next((key for key in keys if keys.count(key) > 1), None):  # YAML's reader takes the last
+                raise ListconError(f"{path}: {repeated!r} comes a second time; give each option once")
+            found = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ListconError(f"{path} cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
@@ -225,9 +197,6 @@ def refuse_with(option: str, **others: object) -> None:
         raise ListconError(f"{option} leaves {' and '.join(idle)} without effect: leave out the one or the other")
 
 
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
 def size_of(stated: str | None, option: str) -> int | None:
     """The bytes that "1GB", "800 MB" or "1.5GiB" stand for; None for nothing.
 
@@ -236,8 +205,10 @@ def size_of(stated: str | None, option: str) -> int | None:
     """
     if stated is None:
         return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", stated)
-    unit = _UNITS.get(found[2].upper()) if found else None
-    if found is None or unit is None or not float(found[1]):
+    try:
+        size = TypeAdapter(ByteSize).validate_python(stated)
+    except ValidationError:
+        size = ByteSize(0)
+    if not size or stated.strip()[-1].isdigit():
         raise ListconError(f"{option} is {stated!r}: give a size with its unit, such as 1GB, 800MB or 1.5GiB")
-    return int(float(found[1]) * unit)
+    return size

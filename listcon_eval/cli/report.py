@@ -22,26 +22,22 @@ def report(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
-    plots: Annotated[
-        Path | None, typer.Option("--plots", help="Write the figures as PNG and SVG into this folder too.")
-    ] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write the figures as PNG and SVG into this folder too.")] = None,
     before: Annotated[
         str | None,
         typer.Option(
-            "--before",
             help="The first stage: one of the runs, by its name or a part of it, or `data` for the data's candidate "
             "order.",
             show_default="the run of the first stage or of BM25 if there is one, else data",
         ),
     ] = None,
     queries: Annotated[
-        int, typer.Option("--queries", min=0, help="For how many queries of a task to put passages into the page.")
+        int, typer.Option(min=0, help="For how many queries of a task to put passages into the page.")
     ] = 200,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many of a run's best passages to show.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="How many of a run's best passages to show.")] = 10,
     data: Annotated[
         list[str] | None,
         typer.Option(
-            "--data",
             help="The data to read passages' texts from, as PATH or TASK=PATH; repeatable.",
             show_default="where the runs had them from",
         ),
@@ -49,9 +45,7 @@ def report(
     qrels: Annotated[
         Path | None,
         typer.Option(
-            "--qrels",
-            help="TREC qrels for TREC run files.",
-            show_default="qrels.trec beside the file, or the runs' own",
+            help="TREC qrels for TREC run files.", show_default="qrels.trec beside the file, or the runs' own"
         ),
     ] = None,
     quiet: Quiet = False,

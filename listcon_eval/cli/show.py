@@ -1,7 +1,7 @@
 """`listcon-eval show`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -13,17 +13,15 @@ from listcon_eval.errors import ListconError
 @handle_errors
 def show(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or one with a single run in it.")],
-    query: Annotated[str, typer.Option("--query", help="The query's id.")],
+    query: Annotated[str, typer.Option(help="The query's id.")],
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--data", help="The data to read the passages' texts from.", show_default="where the run had them from"
-        ),
+        typer.Option(help="The data to read the passages' texts from.", show_default="where the run had them from"),
     ] = None,
-    top: Annotated[int | None, typer.Option("--top", min=1, help="The best passages only.", show_default="all")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="The best passages only.", show_default="all")] = None,
     full: Annotated[bool, typer.Option("--full", help="Texts in full length.")] = False,
-    style: Annotated[Literal["terminal", "markdown"], typer.Option("--format")] = "terminal",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    style: options.Style = "terminal",
+    as_json: options.Json = False,
 ) -> None:
     """Show the ranked passages of one query: scores, labels and, of iterative inference, the round each one left in.
 

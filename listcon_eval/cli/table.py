@@ -13,25 +13,20 @@ from listcon_eval.cli.console import echo, echo_json, handle_errors
 def table(
     results: Annotated[Path, typer.Argument(help="The folder that `run --output` named.")] = Path("results"),
     published: Annotated[
-        bool,
-        typer.Option("--published", help="Put the published figures by this measure, marked as published, first."),
+        bool, typer.Option("--published", help="Put the published figures by this measure, marked as published, first.")
     ] = False,
     measure: Annotated[
-        str,
-        typer.Option(
-            "--measure", help="cmteb:map, mteb:map_at_1000, mteb:main_score, nDCG@10 (of `run --metrics`), ..."
-        ),
+        str, typer.Option(help="cmteb:map, mteb:map_at_1000, mteb:main_score, nDCG@10 (of `run --metrics`), ...")
     ] = "cmteb:map",
     style: Annotated[
         Literal["terminal", "markdown", "latex", "csv"], typer.Option("--format", help="How to print the table.")
     ] = "terminal",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")] = False,
+    as_json: options.Json = False,
     readme: Annotated[
         Path | None,
         typer.Option(
-            "--readme",
             help="A Markdown file whose lines between `<!-- listcon-eval table -->` and `<!-- end -->` become the "
-            "table; nothing else in it changes.",
+            "table; nothing else in it changes."
         ),
     ] = None,
 ) -> None:
