@@ -126,7 +126,7 @@ def stream_lists(path: Path, split: str) -> Iterator[CandidateList] | None:
 
 
 def _stream(rows: Iterable[Row], split: str) -> Iterator[CandidateList]:
-    data = RetrievalData({}, {}, {}, {})
+    data = _no_data()
     for row in rows:
         _add(data, row, split)
         query_id, query = next(reversed(data.queries.items()))
@@ -148,34 +148,42 @@ def original_data(rows: Iterable[Row], split: str) -> RetrievalData:
     Raises:
         ListconError: as `read_data`.
     """
-    data = RetrievalData({}, {}, {}, {}, {})
+    data = _no_data()
     for row in rows:
-        missing = [column for column in _ORIGINAL_COLUMNS if column not in row.values]
-        if missing:
-            raise ListconError(
-                f"{row.location}: no {' and no '.join(map(repr, missing))}; expected {', '.join(_ORIGINAL_COLUMNS)}, "
-                f"the row has {', '.join(map(str, row.values)) or 'nothing'}."
-            )
-        query = row.text("query")
-        if not query.strip():
-            raise ListconError(f"{row.location}: the query is empty ({query!r}).")
-        has_id = row.values.get("query_id") is not None
-        query_id = row.id("query_id") if has_id else f"{split}_query{len(data.queries)}"
-        if query_id in data.queries:
-            raise ListconError(f"{row.location}: query_id {query_id!r} was used before; expected one row a query.")
-        positive, negative = row.texts("positive"), row.texts("negative")
-        if not positive and not negative:
-            raise ListconError(f"{row.location}: query {query_id!r} has no passages, neither positive nor negative.")
-        data.queries[query_id] = query
-        judged = data.relevant[query_id] = {}
-        # The leading "a" sorts positives before negatives; mteb breaks ties by id, descending.
-        for kind, texts, relevance in (("apositive", positive, 1), ("negative", negative, 0)):
-            for number, text in enumerate(texts):
-                doc_id = f"{kind}_{query_id}_{number:05d}"
-                data.documents[doc_id] = Document("", text)
-                judged[doc_id] = relevance
-        data.top_ranked[query_id] = list(judged)
+        _add(data, row, split)
     return data
+
+
+def _no_data() -> RetrievalData:
+    return RetrievalData({}, {}, {}, {}, {})
+
+
+def _add(data: RetrievalData, row: Row, split: str) -> None:
+    missing = [column for column in _ORIGINAL_COLUMNS if column not in row.values]
+    if missing:
+        raise ListconError(
+            f"{row.location}: no {' and no '.join(map(repr, missing))}; expected {', '.join(_ORIGINAL_COLUMNS)}, "
+            f"the row has {', '.join(map(str, row.values)) or 'nothing'}."
+        )
+    query = row.text("query")
+    if not query.strip():
+        raise ListconError(f"{row.location}: the query is empty ({query!r}).")
+    has_id = row.values.get("query_id") is not None
+    query_id = row.id("query_id") if has_id else f"{split}_query{len(data.queries)}"
+    if query_id in data.queries:
+        raise ListconError(f"{row.location}: query_id {query_id!r} was used before; expected one row a query.")
+    positive, negative = row.texts("positive"), row.texts("negative")
+    if not positive and not negative:
+        raise ListconError(f"{row.location}: query {query_id!r} has no passages, neither positive nor negative.")
+    data.queries[query_id] = query
+    judged = data.relevant[query_id] = {}
+    # The leading "a" sorts positives before negatives; mteb breaks ties by id, descending.
+    for kind, texts, relevance in (("apositive", positive, 1), ("negative", negative, 0)):
+        for number, text in enumerate(texts):
+            doc_id = f"{kind}_{query_id}_{number:05d}"
+            data.documents[doc_id] = Document("", text)
+            judged[doc_id] = relevance
+    data.top_ranked[query_id] = list(judged)
 
 
 def _original_rows(path: Path, split: str) -> Iterator[Row]:
