@@ -1,13 +1,15 @@
 """The arguments of public functions, checked against their annotations."""
 
 import functools
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from listcon_eval.errors import ListconError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -16,8 +18,11 @@ R = TypeVar("R")
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Refuse arguments that are not what the annotations say, bounds among them; the function gets them as given.
 
-    A class of one's own or of another library is annotated as `InstanceOf[...]`.
+    A dataclass is annotated as `InstanceOf[...]`, or pydantic would check its fields as well. Without pydantic, which
+    `python -m listcon_eval.speed.gpu` does not need, nothing is checked.
     """
+    if importlib.util.find_spec("pydantic") is None:
+        return function
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -29,6 +34,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 def check_arguments(function: Callable[..., object], given: Mapping[str, object]) -> None:
     """Raise a ListconError that names the first argument that is not what `function` expects, by its annotations."""
+    from pydantic import ValidationError
+
     for name, adapter in _adapters(function).items():
         try:
             if name in given:
@@ -48,10 +55,13 @@ def check_arguments(function: Callable[..., object], given: Mapping[str, object]
 
 
 @functools.cache
-def _adapters(function: Callable[..., object]) -> dict[str, TypeAdapter[Any]]:
+def _adapters(function: Callable[..., object]) -> "dict[str, TypeAdapter[Any]]":
+    from pydantic import ConfigDict, TypeAdapter
+
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     return {
-        parameter.name: TypeAdapter(parameter.annotation, config=ConfigDict(strict=True))
+        parameter.name: TypeAdapter(parameter.annotation, config=config)
         for parameter in parameters
         if parameter.annotation is not parameter.empty
     }

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -167,8 +166,7 @@ class BatchBudget:
 
 def rss_bytes() -> int:
     """The memory that this process holds, in bytes."""
-    held: int = psutil.Process().memory_info().rss
-    return held
+    return _own_memory("VmRSS", "rss")
 
 
 def reset_peak(device: torch.device) -> None:
@@ -181,12 +179,22 @@ def reset_peak(device: torch.device) -> None:
 
 def host_peak() -> int:
     """The most memory that this process has held since `reset_peak`, in bytes; on other systems what it holds now."""
-    with suppress(OSError):  # psutil does not have Linux's peak
+    return _own_memory("VmHWM", "peak_wset") or rss_bytes()
+
+
+def _own_memory(name: str, elsewhere: str) -> int:
+    """A figure of this process's memory in bytes, by its name on Linux or in psutil `elsewhere`; 0 where there is none.
+
+    psutil does not have Linux's peak.
+    """
+    with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{name}:"):
                 return 1024 * int(line.split()[1])
-    peak: int = getattr(psutil.Process().memory_info(), "peak_wset", 0)  # Windows
-    return peak or rss_bytes()
+    import psutil
+
+    held: int = getattr(psutil.Process().memory_info(), elsewhere, 0)
+    return held
 
 
 def device_peak(device: torch.device) -> int | None:

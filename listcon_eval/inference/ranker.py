@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
-from pydantic import InstanceOf
 
 from listcon_eval.arguments import checked
 from listcon_eval.errors import ListconError
@@ -81,12 +80,12 @@ class ListConRanker:
     @checked
     def __init__(
         self,
-        model_name_or_path: str | Path | InstanceOf[ModelSource] = PUBLISHED_ID,
+        model_name_or_path: str | Path | ModelSource = PUBLISHED_ID,
         use_fp16: bool = True,
         list_transformer_layer: int | None = None,
         *,
         revision: str | None = None,
-        device: str | InstanceOf[torch.device] | None = None,
+        device: str | torch.device | None = None,
         dtype: DTypeOption | None = None,
         max_length: int = 512,
         memory: int | None = None,

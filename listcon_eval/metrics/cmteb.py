@@ -1,7 +1,8 @@
 """The protocol of the model card's numbers: mean AP and MRR@k as the evaluators of mteb 1.1 computed them.
 
-AP is scikit-learn's, where tied scores form one threshold. The published MRR ordered ties by an unstable sort, so it is
-one draw from a range. Here tied candidates keep their candidate order, and the range is reported beside the mean.
+AP is that of scikit-learn's `average_precision_score`, where tied scores form one threshold. The published MRR ordered
+ties by an unstable sort, so it is one draw from a range. Here tied candidates keep their candidate order, and the range
+is reported beside the mean.
 Queries without a positive or without a negative are dropped before scoring, as `RerankingEvaluator` of mteb 1.1 does.
 """
 
@@ -11,7 +12,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import average_precision_score
+from numpy.typing import NDArray
 
 from listcon_eval.errors import ListconError
 from listcon_eval.ordering import ranked_places
@@ -54,15 +55,22 @@ def query_metrics(relevant: Sequence[bool], scores: Sequence[float]) -> QueryMet
         return QueryMetrics({"map": 0.0, **nothing}, nothing, nothing)
     retrieved = np.asarray(scores, dtype=np.float64)[order]
     found = labels[order]
-    precision = average_precision_score(found.astype(int), retrieved) * found.sum() / labels.sum()
     first = int(np.argmax(found))
     ties = retrieved == retrieved[first]
     before = int((retrieved > retrieved[first]).sum())
     return QueryMetrics(
-        {"map": min(1.0, float(precision)), **_reciprocal_ranks(first + 1)},  # rounding may leave it a little above 1
+        {"map": _average_precision(found, retrieved, int(labels.sum())), **_reciprocal_ranks(first + 1)},
         _reciprocal_ranks(before + 1 + int((ties & ~found).sum())),
         _reciprocal_ranks(before + 1),
     )
+
+
+def _average_precision(found: NDArray[np.bool_], scores: NDArray[np.float64], relevant: int) -> float:
+    """AP of R labels in the order of their scores, (R,), the highest first; `relevant` of the candidates are so."""
+    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # the last place of each group of ties
+    hits = np.cumsum(found)[ends]
+    total = float((np.diff(hits, prepend=0) * (hits / (ends + 1))).sum())
+    return min(1.0, total / relevant)  # rounding may leave it a little above 1
 
 
 def _reciprocal_ranks(rank: float) -> dict[str, float]:

@@ -5,7 +5,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from listcon_eval.errors import ListconError
-from listcon_eval.metrics.ir_measures import metric_names
 from listcon_eval.mteb_compat import USUAL_METRICS, is_query_metric
 from listcon_eval.ordering import Protocol
 
@@ -39,6 +38,8 @@ class Measure:
         protocol, _, name = text.partition(":")
         if protocol == "mteb" and (name == MAIN or is_query_metric(name)):
             return cls("mteb", name)
+        from listcon_eval.metrics.ir_measures import metric_names  # the library is not needed for names of protocols
+
         with suppress(ListconError):
             (name,) = metric_names([text.removeprefix("ir_measures:")])
             return cls("ir_measures", name)

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 from listcon_eval.errors import ListconError
 from listcon_eval.metrics import CMTEB_MEASURES, cmteb
@@ -51,6 +52,17 @@ def test_agrees_with_the_definitions_when_nothing_is_tied(scored: list[tuple[boo
     for k in (1, 5, 10):
         assert measured[f"mrr_{k}"] == slow_mrr(ranked, k)
     assert set(measured) == {measure.name for measure in CMTEB_MEASURES}
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=1, max_size=40).filter(
+        lambda s: any(r for r, _ in s)
+    )
+)
+def test_average_precision_is_scikit_learns(scored: list[tuple[bool, int]]) -> None:
+    relevant, scores = [label for label, _ in scored], [float(score) for _, score in scored]
+    expected = float(average_precision_score(relevant, scores))
+    assert values_of(relevant, scores)["map"] == pytest.approx(expected, abs=1e-12)
 
 
 @given(SCORED)
