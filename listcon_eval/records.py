@@ -8,6 +8,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 POINTWISE = "pointwise"
 """The mode of a system that scores each passage without the others: it has no inference modes."""
 DType = Literal["float16", "bfloat16", "float32"]
+DTYPES: tuple[DType, ...] = get_args(DType)
 DTypeOption = Literal["auto", "float16", "bfloat16", "float32"]
 NOT_RETRIEVED = float("-inf")
 """The score of a candidate that a system did not return. It has no rank, as in trec_eval."""

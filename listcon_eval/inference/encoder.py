@@ -74,7 +74,7 @@ class FastEncoder:
             ListconError: the wanted backend is unknown or cannot run here; the message says which can.
         """
         wanted = backend or os.environ.get(BACKEND_VARIABLE) or None
-        problems = {name: _problem(model, name) for name in BACKENDS}
+        problems = {name: backend_problem(model, name) for name in BACKENDS}
         possible = [name for name in BACKENDS if problems[name] is None]
         if wanted is None:
             if "varlen" in possible:
@@ -146,7 +146,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _problem(model: ListConModel, backend: Backend) -> str | None:
+def backend_problem(model: ListConModel, backend: Backend) -> str | None:
     """Why a backend cannot run a model on its device, in its dtype; None when it can."""
     config, encoder = model.config.encoder, model.encoder
     if backend == "plain":

@@ -1,5 +1,6 @@
 """Measures the engine, the published procedure and transformers' encoder in turns in one run, and shows the figures."""
 
+import math
 import os
 import platform
 import re
@@ -15,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 
 from listcon_eval.inference import ListConRanker
 from listcon_eval.inference.memory import device_peak, host_peak, in_words, reset_peak
@@ -25,11 +26,11 @@ from listcon_eval.progress import Phases, RunProgress, no_run_progress
 from listcon_eval.records import DType, Mode, RankedList
 from listcon_eval.speed.procedure import Agreement, PublishedProcedure, compare_rankings
 from listcon_eval.speed.workload import Workload
-from listcon_eval.tables import table
 
 T = TypeVar("T")
 _ENCODER_BATCHES = 4
-_ENCODE = "listcon-eval: encode"
+# What the profiler counts as a device's without a kernel running: waits and copies.
+_NO_KERNEL = re.compile(r"Memcpy|Memset|(Context|Event|Stream) Sync|Stream Wait")
 _VERSIONS = ("listcon-eval", "torch", "transformers", "tokenizers", "numpy")
 _PREFACE = """# Speed
 
@@ -204,13 +205,13 @@ def measure(
     texts = workload.distinct_texts()
     rows, _ = TextTokenizer(tokenizer, ranker.max_length)(texts)
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    batches = _sample_batches(lengths, ranker.budgets.tokens)
+    batches = sample_batches(lengths, ranker.budgets.tokens)
     batch_texts = [[texts[place] for place in batch] for batch in batches]
     encoded_texts = [text for batch in batch_texts for text in batch]  # the longest first: no empty query
     seconds: dict[str, list[float]] = {"engine": [], "published": [], "encoder": [], "padded": []}
 
     def timed(name: str, work: Callable[[], T]) -> T:
-        taken, result = _seconds_of(work, device)
+        taken, result = seconds_of(work, device)
         seconds[name].append(taken)
         return result
 
@@ -248,7 +249,7 @@ def measure(
         dtype=ranker.dtype,
         distinct_texts=len(texts),
         tokens=int(lengths.sum()),
-        flop=_encoder_flop(ranker, lengths),
+        flop=encoder_flop(ranker, lengths),
         ceiling=matrix_product_ceiling(device, model.encoder.dtype),
         engine=Timing(len(workload.queries), workload.size, tuple(seconds["engine"])),
         published=Timing(len(subset_places), subset.size, tuple(seconds["published"])) if subset_places else None,
@@ -257,7 +258,7 @@ def measure(
         encoder=EncoderTiming(
             ranker.encoder.describe(),
             int(sampled.sum()),
-            _encoder_flop(ranker, sampled),
+            encoder_flop(ranker, sampled),
             tuple(seconds["encoder"]),
             tuple(seconds["padded"]),
         ),
@@ -265,11 +266,11 @@ def measure(
         device_peak=peaks[1],
         host_budget=ranker.memory,
         device_budget=ranker.device_memory,
-        busy=_write_trace(lambda: ranker.encode(profiled.queries, profiled.passages), device, trace) if trace else None,
+        busy=busy_share(lambda: ranker.encode(profiled.queries, profiled.passages), device, trace) if trace else None,
     )
 
 
-def _sample_batches(lengths: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]:
+def sample_batches(lengths: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]:
     """The places of the texts of a few batches of at most `max_tokens`, spread over the texts sorted by length."""
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
@@ -281,7 +282,7 @@ def _sample_batches(lengths: NDArray[np.int64], max_tokens: int) -> list[NDArray
     return [batches[int((number + 0.5) * len(batches) / count)] for number in range(count)]
 
 
-def _encoder_flop(ranker: ListConRanker, lengths: NDArray[np.int64]) -> float:
+def encoder_flop(ranker: ListConRanker, lengths: NDArray[np.int64]) -> float:
     """The operations that encoding texts of these token lengths takes; a multiplication and an addition are two."""
     config = ranker.model.config.encoder
     per_token = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
@@ -302,13 +303,22 @@ def machine_name(device: torch.device) -> str:
     return name if device.type == "cpu" else f"{device.type} of {name}"
 
 
-def _seconds_of(work: Callable[[], T], device: torch.device) -> tuple[float, T]:
+def seconds_of(work: Callable[[], T], device: torch.device) -> tuple[float, T]:
     """The time of some work, until the device has finished it, and its result."""
     _synchronise(device)
     start = time.perf_counter()
     result = work()
     _synchronise(device)
     return time.perf_counter() - start, result
+
+
+def median_seconds(work: Callable[[], object], device: torch.device, *, at_least: float) -> float:
+    """The median time of some work over as many repeats as fill some seconds; once more before, unmeasured."""
+    work()
+    taken: list[float] = []
+    while not taken or sum(taken) < at_least:
+        taken.append(seconds_of(work, device)[0])
+    return median(taken)
 
 
 def _synchronise(device: torch.device) -> None:
@@ -341,41 +351,44 @@ def matrix_product_ceiling(
         product()  # the first call sets up the library
         end = time.perf_counter() + seconds
         while True:
-            fastest = min(fastest, _seconds_of(product, device)[0])
+            fastest = min(fastest, seconds_of(product, device)[0])
             if time.perf_counter() >= end:
                 break
     return 2 * float(size) ** 3 / fastest
 
 
-def _write_trace(encode: Callable[[], object], device: torch.device, path: Path) -> float | None:
-    """Write torch's profiler trace of `encode`; on CUDA the share of its time during which a kernel was running."""
+def busy_share(work: Callable[[], object], device: torch.device, trace: Path | None = None) -> float | None:
+    """The share of the time of some work during which a CUDA kernel was running, by torch's profiler; None elsewhere.
+
+    `trace` is a file for the profiler's trace, with what the CPU did.
+    """
     on_cuda = device.type == "cuda"
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
-    with profile(activities=activities) as recorded, record_function(_ENCODE):
-        encode()
-        _synchronise(device)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    recorded.export_chrome_trace(str(path))
+    activities = [
+        *([ProfilerActivity.CPU] if trace or not on_cuda else []),
+        *([ProfilerActivity.CUDA] if on_cuda else []),
+    ]
+    with profile(activities=activities) as recorded:
+        seconds, _ = seconds_of(work, device)
+    if trace:
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        recorded.export_chrome_trace(str(trace))
     if not on_cuda:
         return None
-    events = recorded.events() or []
-    whole = next(event for event in events if event.name == _ENCODE and event.device_type.name == "CPU").time_range
     kernels = (
         (event.time_range.start, event.time_range.end)
-        for event in events
-        if event.device_type.name == "CUDA" and event.name != _ENCODE
+        for event in recorded.events() or []
+        if event.device_type.name == "CUDA" and not _NO_KERNEL.match(event.name)
     )
-    return covered_share(kernels, whole.start, whole.end)
+    return covered(kernels) / 1e6 / seconds
 
 
-def covered_share(spans: Iterable[tuple[float, float]], start: float, end: float) -> float:
-    """The share of the time from `start` to `end` that at least one of the spans (start, end) covers."""
-    covered, reached = 0.0, start
-    for first, last in sorted(spans):
-        last = min(last, end)
-        covered += max(0.0, last - max(first, reached))
-        reached = max(reached, last)
-    return covered / (end - start)
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """How much of a line spans (start, end) cover, each part counted once."""
+    total, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 def as_text(measurement: Measurement) -> str:
@@ -409,6 +422,8 @@ def _table(measurement: Measurement, style: Literal["terminal", "markdown"]) -> 
     for name, timing, times in [*timings, ("engine", engine, speed_up)]:
         seconds = Ratio.of(timing.seconds).shown(".2f")
         rows.append([name, f"{timing.queries}", f"{timing.passages}", seconds, f"{timing.ms_per_query:.1f}", times])
+    from listcon_eval.tables import table  # `measure` does not need its libraries
+
     return table(("", "Lists", "Passages", "Seconds", "ms per query", "Speed-up"), rows, style, numbers=5)
 
 

@@ -105,3 +105,13 @@ def reversed_gap(expected: NDArray[np.float64], found: NDArray[np.float64]) -> f
     ordered = expected[order]
     highest_from_here = np.maximum.accumulate(ordered[::-1])[::-1]
     return float((highest_from_here - ordered).max(initial=0.0))
+
+
+def lost_pairs(expected: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[int, int, int]:
+    """How many pairs of P items `expected` orders, how many of them `found` orders otherwise, and how many it ties."""
+    above = expected[:, None] > expected  # (P, P)
+    return (
+        int(above.sum()),
+        int((above & (found[:, None] < found)).sum()),
+        int((above & (found[:, None] == found)).sum()),
+    )

@@ -1,7 +1,7 @@
 """The ranker as a model of mteb: picked up by `mteb.evaluate`, every query returned, modes kept apart."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import mteb
 import pytest
@@ -15,7 +15,7 @@ from listcon_eval import ListConRanker, evaluate
 from listcon_eval.data import local_task
 from listcon_eval.errors import ListconError
 from listcon_eval.mteb_adapter import ListConSearch, SystemSearch
-from listcon_eval.records import DType
+from listcon_eval.records import DTYPES
 from listcon_eval.systems.base import LoadOptions
 from listcon_eval.systems.baselines import Oracle
 from listcon_eval.systems.listconranker import ListConRankerSystem
@@ -140,7 +140,7 @@ def test_the_oracle_is_refused_since_mteb_hands_over_no_judgements() -> None:
 
 def test_modes_and_dtypes_have_experiment_names_of_their_own(checkpoint_folder: Path) -> None:
     names = set()
-    for dtype in get_args(DType):
+    for dtype in DTYPES:
         ranker = ListConRanker.from_pretrained(checkpoint_folder, device="cpu", dtype=dtype)
         names |= {ListConSearch(ranker, mode).mteb_model_meta.experiment_name for mode in ("conventional", "iterative")}
     assert len(names) == 6

@@ -1,8 +1,6 @@
 """Iterative inference by hand: who leaves when, with the points where the published loop misbehaves."""
 
 import re
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,20 +127,3 @@ def test_an_empty_passage_is_scored(ranker: ListConRanker) -> None:
 def test_an_unknown_mode_is_an_error(ranker: ListConRanker) -> None:
     with pytest.raises(ListconError, match="no mode 'itertive': give one of conventional, iterative"):
         ranker.rank([["问", "答"]], mode="itertive")  # type: ignore[arg-type]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_round_on_cuda_waits_for_the_device_once(checkpoint_folder: Path) -> None:
-    ranker = ListConRanker.from_pretrained(checkpoint_folder, device="cuda")
-    lists = [random_list(size, seed=size) for size in (60, 45, 60)]
-    encoded = ranker.encode([row[0] for row in lists], [row[1:] for row in lists])
-    ranked = ranker.rank_encoded(encoded, "iterative")  # the first call makes handles and plans
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            ranker.rank_encoded(encoded, "iterative")
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    waits = [warning for warning in caught if "synchronizing" in str(warning.message)]
-    assert len(waits) == 1 + max(max(row.rounds) for row in ranked)
