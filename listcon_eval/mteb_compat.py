@@ -10,12 +10,13 @@ import copy
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from listcon_eval.records import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from datasets import Dataset
     from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -181,6 +182,53 @@ def registered_model(hub_id: str | None) -> ModelMeta | None:
         return mteb.get_model_meta(hub_id, fetch_from_hf=False)
     except KeyError:
         return None
+
+
+def listconranker_loop(
+    rank: Callable[[Sequence[str]], Sequence[float]], queries: Sequence[str], passages: Sequence[Sequence[str]]
+) -> list[list[float]]:
+    """Scores of lists by mteb's search over its own wrapper of ListConRanker, with that one's faulty line mended.
+
+    The wrapper reads `batch["text"]["text"]`, and mteb's batches of passages hold a list of texts at `batch["text"]`.
+
+    Args:
+        rank: [query, passage_1, ..., passage_n] -> n scores; the wrapper's model.
+        queries: one query a list; neighbours differ, because the wrapper tells lists apart by their queries.
+        passages: the passages of each list.
+    """
+    import mteb
+    from datasets import Dataset
+    from mteb.models import SearchCrossEncoderWrapper
+    from mteb.models.model_implementations.listconranker import ListConRanker
+
+    class Mended(ListConRanker):
+        mteb_model_meta = mteb.get_model_meta("ByteDance/ListConRanker", fetch_from_hf=False)
+
+        def __init__(self) -> None:
+            self.model = SimpleNamespace(multi_passage_in_iterative_inference=rank)
+
+        def predict(self, inputs1: Any, inputs2: Any, **kwargs: Any) -> list[float]:  # noqa: ANN401 - as mteb has it
+            mended: Any = ({"text": batch} for batch in inputs2)
+            return super().predict(inputs1, mended, **kwargs)
+
+    ids = [[f"{query}-{place}" for place in range(len(row))] for query, row in enumerate(passages)]
+    texts = {"id": [name for row in ids for name in row], "text": [text for row in passages for text in row]}
+    part: dict[str, Any] = {
+        "task_metadata": mteb.get_task("CMedQAv1-reranking").metadata,
+        "hf_split": "test",
+        "hf_subset": "default",
+    }
+    wrapper: Any = Mended()
+    search = SearchCrossEncoderWrapper(wrapper)
+    search.index(Dataset.from_dict(texts), **part, encode_kwargs={})
+    found = search.search(
+        Dataset.from_dict({"id": list(map(str, range(len(queries)))), "text": list(queries)}),
+        **part,
+        top_k=len(texts["id"]),
+        encode_kwargs={},
+        top_ranked={str(query): row for query, row in enumerate(ids)},
+    )
+    return [[found[str(query)][name] for name in row] for query, row in enumerate(ids)]
 
 
 def model_meta(name: str, revision: str, settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> ModelMeta:

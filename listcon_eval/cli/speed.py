@@ -1,10 +1,11 @@
-"""`listcon-eval speed`: how fast the engine is on this machine, and whether it ranks as published."""
+"""`listcon-eval speed`: how fast the engine is on this machine, beside its peers, and whether it ranks as published."""
 
 import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,14 @@ def speed(
             help="Lists that the published procedure ranks (minutes per list on a CPU); 0 leaves it out.",
         ),
     ] = 2,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Measure sentence-transformers (torch, ONNX Runtime, OpenVINO), transformers, the published procedure "
+            "and mteb's loop too; needs the extra `peers`.",
+        ),
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
     profile: Annotated[
         Path | None, typer.Option("--profile", help="Write a torch profiler trace of encoding a few lists.")
@@ -73,12 +82,14 @@ def speed(
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure the engine beside the published procedure and transformers' encoder. Needs neither mteb nor pandas.
+    """Measure the engine. Needs neither mteb nor pandas, but for --peers.
 
     Examples:
       listcon-eval speed                                      # a tiny random model, the four tasks' shapes
 
       listcon-eval speed -m ./my-checkpoint --data my_lists.jsonl.gz
+
+      listcon-eval speed -m mini --shape CMedQAv1-reranking --scale 0.003 --peers --reference-queries 1
 
       listcon-eval speed --random large --scale 1 --reference-queries 1 --device cuda
     """
@@ -98,6 +109,7 @@ def speed(
 
     from listcon_eval.inference import ListConRanker
     from listcon_eval.speed.measure import as_text, measure, updated_markdown
+    from listcon_eval.speed.peers import check_peers, compare_peers
     from listcon_eval.speed.workload import SHAPES, read_workload, synthetic_workload
 
     workloads = (
@@ -112,6 +124,8 @@ def speed(
         ranker = ListConRanker.from_pretrained(
             folder, device=device, dtype=dtype, memory=host_bytes, device_memory=device_bytes
         )
+        if peers:
+            check_peers(ranker)
         for workload in workloads:
             if not quiet:
                 note(f"{workload.name}: {workload.in_words}")
@@ -122,10 +136,20 @@ def speed(
                     model_name=name,
                     mode=mode,
                     repeats=repeats,
-                    reference_queries=reference_queries,
+                    reference_queries=0 if peers else reference_queries,  # once is enough
                     trace=profile,
                     progress=progress,
                 )
+                if peers:
+                    found = compare_peers(
+                        ranker,
+                        workload,
+                        mode=mode,
+                        repeats=repeats,
+                        reference_queries=reference_queries,
+                        progress=progress,
+                    )
+                    measured = replace(measured, peers=found)
             measurements.append(measured)
             echo(f"{as_text(measured)}\n")
     echo(f"{measurements[0].model} on {measurements[0].machine}")

@@ -1,4 +1,4 @@
-"""Measures the engine, the published procedure and transformers' encoder in turns in one run, and shows the figures."""
+"""Measures the engine and transformers' encoder in turns in one run, and shows the figures."""
 
 import math
 import os
@@ -18,12 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch.profiler import ProfilerActivity, profile
 
+from listcon_eval.errors import count_of
 from listcon_eval.inference import ListConRanker
 from listcon_eval.inference.memory import device_peak, host_peak, in_words, reset_peak
 from listcon_eval.inference.tokens import TextTokenizer
 from listcon_eval.model import load_checkpoint
 from listcon_eval.progress import Phases, RunProgress, no_run_progress
 from listcon_eval.records import DType, Mode, RankedList
+from listcon_eval.speed.peers import PeerComparison, PeerTiming
 from listcon_eval.speed.procedure import Agreement, PublishedProcedure, compare_rankings
 from listcon_eval.speed.workload import Workload
 
@@ -36,15 +38,20 @@ _PREFACE = """# Speed
 
 Written by `listcon-eval speed --output`: one section per workload, model and machine. The next run on the same replaces
 its section. Everything in a section was measured in one run, in turns: the median, and in brackets the minimum and
-maximum over the repeats.
+maximum over the repeats. Speed depends on the processor: run the command of a section on yours.
 
-- **published procedure**: one query at a time, its texts padded to the longest, transformers' BertModel; iterative
-  inference encodes every remaining text again in every round. Measured on a few lists spread over the workload, so
-  ratios compare the time per passage.
 - **engine**: what `listcon-eval run` does, from texts to scores, on the whole workload.
 - **ceiling**: the rate of a large matrix product on this device, the best of torch's and oneDNN's.
-- **rankings**: compared up to exact ties of the published procedure. Where orders differ, the largest difference of the
-  scores involved is given; the same float32 sums in another order differ by about 1e-7.
+- **rankings**: compared with those of the published procedure, or of features in float64, up to exact ties of these.
+  Where orders differ, the largest difference of the scores involved is given; the same float32 sums in another order
+  differ by about 1e-7.
+- **peers** (`--peers`): what people would use instead, on the same texts with the same weights, threads and
+  `max_length`, in turns, each in a process of its own. The difference is of a text's feature from the one in float64,
+  as a share of its length. sentence-transformers loads its ONNX Runtime and OpenVINO backends through optimum, and no
+  release of that supports the transformers that this package needs: the encoder is exported without it, and everything
+  else is sentence-transformers' own. The published procedure ranks one query at a time, its texts padded to the
+  longest, and encodes every remaining text again in every round; mteb's loop is its search over its own wrapper of
+  ListConRanker, with the line that fails mended, around the published procedure.
 """
 
 
@@ -64,25 +71,6 @@ class Ratio(NamedTuple):
         """The median, with minimum and maximum in brackets where they differ."""
         spread = f" ({self.min:{form}} to {self.max:{form}})" if self.min != self.max else ""
         return f"{self.median:{form}}{spread}"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """The seconds that one way of ranking took in each repeat, for so many lists with so many passages in all."""
-
-    queries: int
-    passages: int
-    seconds: tuple[float, ...]
-
-    @property
-    def ms_per_query(self) -> float:
-        """The median time per query, in milliseconds."""
-        return 1000 * median(self.seconds) / self.queries
-
-    def times_faster_than(self, other: "Timing") -> Ratio:
-        """How many times faster a passage is ranked than by `other`, repeat by repeat."""
-        share = self.passages / other.passages
-        return Ratio.of([theirs / ours * share for theirs, ours in zip(other.seconds, self.seconds, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -114,12 +102,13 @@ class Measurement:
         flop: the floating point operations that encoding them takes, without padding. The list transformer is not
             counted: it takes under 1 % in full-size models.
         ceiling: floating point operations per second of a large matrix product on this device, in the encoder's dtype.
-        engine: the engine's time from texts to scores.
-        published: the published procedure's; None when it was not measured, as `agreement` then.
+        seconds: the engine's time from texts to scores in each repeat.
+        agreement: how its rankings agree with the published procedure's; None when these were not made.
         phases: the engine's seconds by phase, over all repeats; phases overlap.
         host_peak: peak memory of the process in the engine's first repeat, the model included.
         device_peak: the same of a CUDA device; None on others.
         busy: the share of encoding during which a CUDA kernel was running, in the profiled run; None without one.
+        peers: the comparison with peers; None without one.
     """
 
     workload: str
@@ -128,12 +117,13 @@ class Measurement:
     versions: dict[str, str]
     mode: Mode
     dtype: DType
+    queries: int
+    passages: int
     distinct_texts: int
     tokens: int
     flop: float
     ceiling: float
-    engine: Timing
-    published: Timing | None
+    seconds: tuple[float, ...]
     agreement: Agreement | None
     phases: dict[str, float]
     encoder: EncoderTiming
@@ -142,11 +132,12 @@ class Measurement:
     host_budget: int | None
     device_budget: int | None
     busy: float | None
+    peers: PeerComparison | None = None
 
     @property
     def median_seconds(self) -> float:
         """The engine's median time."""
-        return median(self.engine.seconds)
+        return median(self.seconds)
 
     @property
     def flop_per_second(self) -> float:
@@ -155,14 +146,13 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """All fields, and the figures that follow from them."""
-        published = self.published and self.engine.times_faster_than(self.published)._asdict()
         return asdict(self) | {
             "agreement": self.agreement and self.agreement._asdict(),
+            "peers": self.peers and self.peers.to_json(),
             "median_seconds": self.median_seconds,
             "tokens_per_second": self.tokens / self.median_seconds,
             "flop_per_second": self.flop_per_second,
             "share_of_ceiling": self.flop_per_second / self.ceiling,
-            "times_faster_than_published": published,
             "times_faster_than_transformers": self.encoder.times_faster._asdict(),
         }
 
@@ -186,8 +176,8 @@ def measure(
         model_name: what to call the model.
         mode: the inference mode.
         repeats: how often everything is measured.
-        reference_queries: the number of lists that the published procedure ranks, spread over the workload by size;
-            0 leaves it out.
+        reference_queries: the number of lists that the published procedure ranks as well, spread over the workload by
+            size, for `agreement`; 0 leaves it out.
         trace: a file for a profiler trace of encoding those lists once more; None for no trace.
         progress: told of the share that is done.
 
@@ -208,7 +198,7 @@ def measure(
     batches = sample_batches(lengths, ranker.budgets.tokens)
     batch_texts = [[texts[place] for place in batch] for batch in batches]
     encoded_texts = [text for batch in batch_texts for text in batch]  # the longest first: no empty query
-    seconds: dict[str, list[float]] = {"engine": [], "published": [], "encoder": [], "padded": []}
+    seconds: dict[str, list[float]] = {"engine": [], "encoder": [], "padded": []}
 
     def timed(name: str, work: Callable[[], T]) -> T:
         taken, result = seconds_of(work, device)
@@ -221,22 +211,17 @@ def measure(
         encoded = ranker.encode(workload.queries, workload.passages, phases=phases)
         return ranker.rank_encoded(encoded, mode, phases=phases)
 
-    expected: list[RankedList] = []
     reset_peak(device)
     for repeat in range(repeats):
         found = timed("engine", engine)
-        if repeat == 0:  # before the published procedure, which needs more
+        if repeat == 0:  # before the padded encoder, which needs more
             peaks = host_peak(), device_peak(device)
-        if subset_places:
-            expected = timed(
-                "published",
-                lambda: [procedure.rank(*row, mode) for row in zip(subset.queries, subset.passages, strict=True)],
-            )
         timed("encoder", lambda: ranker.encode(encoded_texts[:1], [encoded_texts]))
         timed("padded", lambda: [padded.features(batch) for batch in batch_texts])
         progress("measuring", (repeat + 1) / repeats)
     agreement = None
     if subset_places:
+        expected = [procedure.rank(*row, mode) for row in zip(subset.queries, subset.passages, strict=True)]
         agreement = compare_rankings(expected, [found[place] for place in subset_places], subset.passages)
     profiled = subset if subset_places else workload.subset(workload.sample(1))
     sampled = lengths[np.concatenate(batches)]
@@ -247,12 +232,13 @@ def measure(
         versions={"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
         mode=mode,
         dtype=ranker.dtype,
+        queries=len(workload.queries),
+        passages=workload.size,
         distinct_texts=len(texts),
         tokens=int(lengths.sum()),
         flop=encoder_flop(ranker, lengths),
         ceiling=matrix_product_ceiling(device, model.encoder.dtype),
-        engine=Timing(len(workload.queries), workload.size, tuple(seconds["engine"])),
-        published=Timing(len(subset_places), subset.size, tuple(seconds["published"])) if subset_places else None,
+        seconds=tuple(seconds["engine"]),
         agreement=agreement,
         phases={name: spent for name, spent in phases.seconds.items() if spent > 0},
         encoder=EncoderTiming(
@@ -394,7 +380,7 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 def as_text(measurement: Measurement) -> str:
     """One measurement for a terminal."""
     title = f"{measurement.workload}; {measurement.mode} inference, {measurement.dtype}"
-    return "\n".join([title, "", _table(measurement, "terminal"), "", *_lines(measurement)])
+    return "\n".join([title, "", *_lines(measurement), *_tables(measurement, "terminal")])
 
 
 def updated_markdown(existing: str | None, measurements: Sequence[Measurement], command: str) -> str:
@@ -409,29 +395,50 @@ def updated_markdown(existing: str | None, measurements: Sequence[Measurement], 
         used = ", ".join(f"{name} {number}" for name, number in measured.versions.items())
         lines = "\n".join(f"- {line}" for line in _lines(measured))
         sections[heading] = "\n\n".join(
-            [heading, f"```bash\n{command}\n```", f"{used}.", _table(measured, "markdown"), lines]
+            [heading, f"```bash\n{command}\n```", f"{used}.", lines, *_tables(measured, "markdown")]
         )
     return "\n\n".join([_PREFACE.strip(), *sections.values()]) + "\n"
 
 
-def _table(measurement: Measurement, style: Literal["terminal", "markdown"]) -> str:
-    engine, published = measurement.engine, measurement.published
-    speed_up = f"x{engine.times_faster_than(published).shown('.1f')}" if published else "-"
-    timings = [("published procedure", published, "-")] if published else []
-    rows = []
-    for name, timing, times in [*timings, ("engine", engine, speed_up)]:
-        seconds = Ratio.of(timing.seconds).shown(".2f")
-        rows.append([name, f"{timing.queries}", f"{timing.passages}", seconds, f"{timing.ms_per_query:.1f}", times])
+def _tables(measurement: Measurement, style: Literal["terminal", "markdown"]) -> list[str]:
+    """The tables of the peers, each behind a line that says what was done; none where they were not measured."""
+    if measurement.peers is None:
+        return []
     from listcon_eval.tables import table  # `measure` does not need its libraries
 
-    return table(("", "Lists", "Passages", "Seconds", "ms per query", "Speed-up"), rows, style, numbers=5)
+    encoders, rankers, queries = measurement.peers
+    columns = ("Seconds", "Engine = 1", "Rankings alike", "Peak memory")
+    encoder_rows = [
+        [*_cells(peer, encoders[0]), f"{peer.difference:.1e}", f"{measurement.tokens / median(peer.seconds):,.0f}"]
+        for peer in encoders
+    ]
+    parts = [
+        f"From {count_of(measurement.distinct_texts, 'text')} to features:",
+        table(("", *columns, "Difference", "Tokens/s"), encoder_rows, style, numbers=6),
+    ]
+    if rankers:
+        parts += [
+            f"From {count_of(queries, 'list')} to scores:",
+            table(("", *columns), [_cells(peer, rankers[0]) for peer in rankers], style, numbers=4),
+        ]
+    return parts
+
+
+def _cells(peer: PeerTiming, engine: PeerTiming) -> list[str]:
+    """A peer's name, seconds, ratio to the engine's, rankings and memory."""
+    ratios = [theirs / ours for theirs, ours in zip(peer.seconds, engine.seconds, strict=True)]
+    alike = f"{peer.agreement.identical} of {peer.agreement.lists}"
+    if peer.agreement.max_gap:
+        alike += f" (gap {peer.agreement.max_gap:.0e})"
+    seconds = Ratio.of(peer.seconds).shown(".2f")
+    return [peer.name, seconds, Ratio.of(ratios).shown(".2f"), alike, f"{peer.peak / 1e9:.2f} GB"]
 
 
 def _lines(measurement: Measurement) -> list[str]:
     """The other figures, one line each."""
     encoder, ceiling, agreement = measurement.encoder, measurement.ceiling, measurement.agreement
     fast, padded = median(encoder.seconds), median(encoder.padded_seconds)
-    whole = sum(measurement.engine.seconds)
+    whole = sum(measurement.seconds)
     phases = ", ".join(f"{name} {spent / whole:.0%}" for name, spent in measurement.phases.items())
     memory = in_words(
         measurement.host_peak,
@@ -440,8 +447,9 @@ def _lines(measurement: Measurement) -> list[str]:
         device_memory=measurement.device_budget,
     )
     lines = [
-        f"engine: {measurement.tokens / measurement.median_seconds:,.0f} tokens/s of "
-        f"{measurement.distinct_texts:,} distinct texts, {measurement.flop_per_second / 1e9:,.1f} GFLOP/s: "
+        f"engine: {Ratio.of(measurement.seconds).shown('.2f')} s, "
+        f"{measurement.tokens / measurement.median_seconds:,.0f} tokens/s of {measurement.distinct_texts:,} distinct "
+        f"texts, {measurement.flop_per_second / 1e9:,.1f} GFLOP/s: "
         f"{measurement.flop_per_second / ceiling:.0%} of the ceiling ({ceiling / 1e9:,.0f} GFLOP/s)",
         f"phases, which overlap, as shares of the engine's time: {phases}",
         f"encoder alone, from text: {encoder.tokens / fast:,.0f} tokens/s, x{encoder.times_faster.shown('.2f')} of "

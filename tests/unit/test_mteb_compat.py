@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ NAMES = (
     "mteb:ResultCache.get_task_result_path",
     "mteb:get_model_meta",
     "mteb:evaluate",
+    "mteb.models:SearchCrossEncoderWrapper",
+    "mteb.models.model_implementations.listconranker:ListConRanker.predict",
 )
 
 
@@ -109,3 +112,16 @@ def test_a_finished_run_is_written_as_mteb_reads_it(
     assert content["output_dtypes"] == dtype
     ModelMeta.model_validate(content | {"loader": None})
     assert "iterative" in mteb_compat.experiment_name(meta)
+
+
+def test_the_mended_loop_hands_each_list_to_the_model() -> None:
+    seen = []
+
+    def rank(row: Sequence[str]) -> list[float]:
+        seen.append(list(row))
+        return [float(len(text)) for text in row[1:]]
+
+    passages = [["a", "bb"], ["ccc", "dd", "ccc"]]
+    scores = mteb_compat.listconranker_loop(rank, ["q", "r"], passages)
+    assert scores == [[1.0, 2.0], [3.0, 2.0, 3.0]]
+    assert seen == [["q", "a", "bb"], ["r", "ccc", "dd", "ccc"]]

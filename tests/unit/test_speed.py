@@ -7,24 +7,30 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from listcon_eval import ListConRanker
 from listcon_eval.errors import ListconError
-from listcon_eval.inference.memory import host_peak, reset_peak
+from listcon_eval.inference.features import encode_texts
+from listcon_eval.inference.iterative import groups_of, rank_features
+from listcon_eval.inference.memory import BatchBudget, Budgets, host_peak, reset_peak
+from listcon_eval.inference.tokens import IndexedList, TokenCounts
+from listcon_eval.progress import Phases, no_progress
 from listcon_eval.records import RankedList
 from listcon_eval.speed.measure import (
     Measurement,
-    Timing,
     as_text,
     covered,
     matrix_product_ceiling,
     measure,
     updated_markdown,
 )
+from listcon_eval.speed.peers import PeerComparison, PeerTiming, check_peers, compare_peers
 from listcon_eval.speed.procedure import Agreement, PublishedProcedure, compare_rankings, reversed_gap
 from listcon_eval.speed.random_model import SIZES, character_tokenizer, write_random_checkpoint
 from listcon_eval.speed.workload import SHAPES, Workload, read_workload, synthetic_workload
@@ -143,12 +149,6 @@ def test_of_equal_texts_the_first_counts() -> None:
     assert agreement.max_gap == pytest.approx(0.1)
 
 
-def test_ratios_are_of_times_per_passage_repeat_by_repeat() -> None:
-    engine, published = Timing(10, 1000, (2.0, 1.0, 4.0)), Timing(1, 100, (10.0, 10.0, 10.0))
-    assert engine.times_faster_than(published) == (50.0, 25.0, 100.0)
-    assert engine.ms_per_query == 200.0
-
-
 def test_covered_by_hand() -> None:
     assert covered([(6.0, 8.0), (0.0, 1.0), (0.5, 2.0), (7.0, 20.0), (7.0, 7.5)]) == 16.0
     assert covered([]) == 0.0
@@ -177,10 +177,8 @@ def measurement(ranker: ListConRanker) -> Measurement:
 
 def test_a_measurement_end_to_end(measurement: Measurement, ranker: ListConRanker) -> None:
     assert measurement.agreement == Agreement(2, 2, 0.0)
-    assert (measurement.engine.queries, measurement.engine.passages) == (3, 58)
-    assert measurement.published is not None
-    assert (measurement.published.queries, measurement.published.passages) == (2, 34)
-    assert len(measurement.published.seconds) == len(measurement.encoder.padded_seconds) == 2
+    assert (measurement.queries, measurement.passages) == (3, 58)
+    assert len(measurement.seconds) == len(measurement.encoder.padded_seconds) == 2
     assert measurement.distinct_texts == 61
     tokenizer = ranker.checkpoint.tokenizer
     texts = {text for size in (3, 24, 31) for text in random_list(size, seed=size, longest=20)}
@@ -203,14 +201,143 @@ def test_what_a_terminal_shows(measurement: Measurement) -> None:
     text = as_text(measurement)
     for part in ("three lists, 3 queries, 58 passages", "published procedure", "of the ceiling", "2 of 2 lists"):
         assert part in text
-    alone = replace(
-        measurement, published=None, agreement=None, device_peak=3 * 10**9, device_budget=2 * 10**9, busy=0.97
-    )
+    alone = replace(measurement, agreement=None, device_peak=3 * 10**9, device_budget=2 * 10**9, busy=0.97)
     text = as_text(alone)
     assert "published procedure" not in text
     assert "device 3.00 GB of 2.00 GB, OVER the budget" in text
     assert "a kernel was running in 97%" in text
-    assert alone.to_json()["times_faster_than_published"] is None
+    assert alone.to_json()["agreement"] is None
+
+
+def test_how_peers_are_shown(measurement: Measurement) -> None:
+    agreement = Agreement(3, 2, 0.25)
+    encoders = (
+        PeerTiming("ours", (1.0, 2.0, 4.0), 5 * 10**8, Agreement(3, 3, 0.0), 1e-6),
+        PeerTiming("theirs", (2.0, 8.0, 2.0), 2 * 10**9, agreement, 3e-7),
+    )
+    rankers = (PeerTiming("ours", (3.0,) * 3, 5 * 10**8, agreement),)
+    compared = replace(measurement, tokens=1000, peers=PeerComparison(encoders, rankers, 1))
+    text = as_text(compared)
+    theirs = next(line for line in text.splitlines() if line.startswith("theirs"))
+    shown = ["2.00 (2.00 to 8.00)", "2.00 (0.50 to 4.00)", "2 of 3 (gap 2e-01)", "2.00 GB", "3.0e-07", "500"]
+    assert [part for part in shown if part not in theirs] == []
+    assert "From 61 texts to features:" in text
+    assert "From 1 list to scores:" in text
+    assert "to scores" not in as_text(replace(compared, peers=PeerComparison(encoders, (), 0)))
+    assert "| theirs " in updated_markdown(None, [compared], "listcon-eval speed --peers")
+    peers = json.loads(json.dumps(compared.to_json()))["peers"]
+    assert peers["encoders"][1]["agreement"] == {"lists": 3, "identical": 2, "max_gap": 0.25}
+    assert peers["queries"] == 1
+
+
+def test_peers_are_compared_in_float32(checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("listcon_eval.speed.peers._NEEDED", ())
+    half = ListConRanker.from_pretrained(checkpoint_folder, device="cpu", dtype="bfloat16")
+    with pytest.raises(ListconError, match="the model is on cpu in bfloat16"):
+        check_peers(half)
+    monkeypatch.setattr("listcon_eval.speed.peers._NEEDED", ("torch", "no_such_module"))
+    with pytest.raises(ListconError, match=r"--peers needs no_such_module: pip install 'listcon-eval\[peers\]'"):
+        check_peers(half)
+
+
+@pytest.mark.slow
+def test_every_peer_computes_the_same(ranker: ListConRanker) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra `peers` is not installed")
+    lists = [random_list(size, seed=size, longest=20) for size in (3, 24)]
+    workload = Workload("two lists", [row[0] for row in lists], [row[1:] for row in lists])
+    found = compare_peers(ranker, workload, repeats=1, reference_queries=1)
+    assert [len(peer.seconds) for peer in (*found.encoders, *found.rankers)] == [1] * 8
+    for peer in found.encoders:
+        assert peer.difference is not None
+        assert peer.difference < 1e-4
+        assert peer.agreement == Agreement(2, 2, 0.0)
+    assert found.queries == 1
+    assert {peer.agreement for peer in found.rankers} == {Agreement(1, 1, 0.0)}
+
+
+def test_the_work_on_t2_grows_no_faster_than_its_queries() -> None:
+    small, large = (_work_of(scale) for scale in (0.01, 1.0))
+    share = large["passages"] / small["passages"]
+    assert share == pytest.approx(100, rel=0.02)
+    for count in ("tokens", "scored rows"):
+        assert large[count] / small[count] == pytest.approx(share, rel=0.1), count
+    for count in ("encoder batches", "list calls"):
+        assert large[count] <= 1.1 * share * small[count], count
+    assert large["rounds"] < 20
+
+
+def _work_of(scale: float) -> dict[str, int]:
+    """What is done for lists in the shape of T2Reranking: real batches and rounds, over networks that only count."""
+    random = np.random.default_rng(0)
+    shape = SHAPES["T2Reranking"]
+    sizes = shape.candidates.draw(round(shape.queries * scale), random)
+    count = int(sizes.sum())
+    texts = ["x" * length for length in shape.document_length.draw(count, random).tolist()]
+    texts += ["x" * length for length in shape.query_length.draw(len(sizes), random).tolist()]
+    encoder: Any = CountingEncoder()
+    model: Any = CountingModel()
+    tokenizer: Any = CharacterTokenizer()
+    budgets = Budgets.for_device(encoder.device)
+    store, _ = encode_texts(encoder, tokenizer, texts, budgets=budgets, phases=Phases(), progress=no_progress)
+    lists = [
+        IndexedList(str(place), count + place, np.arange(end - size, end), None)
+        for place, (end, size) in enumerate(zip(np.cumsum(sizes).tolist(), sizes.tolist(), strict=True))
+    ]
+    budget = BatchBudget(encoder.device, budgets.rows)
+    rounds = 0
+    for group in groups_of(lists, budgets.group_passages):
+        ranked = rank_features(model, store, group, mode="iterative", dtype="float32", budget=budget)
+        rounds = max(rounds, *(max(row.rounds) for row in ranked))
+    return {
+        "passages": count,
+        "tokens": sum(encoder.batches),
+        "encoder batches": len(encoder.batches),
+        "list calls": len(model.batches),
+        "scored rows": sum(model.batches),
+        "rounds": rounds,
+    }
+
+
+class CountingEncoder:
+    """Gives every text a random feature of one number, and counts."""
+
+    device = torch.device("cpu")
+    features_dtype = torch.float32
+    network = torch.nn.Linear(1000, 1000)
+    width = 1
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []  # the tokens of each; threads may append at once
+
+    def features(self, ids: list[NDArray[np.int32]]) -> torch.Tensor:
+        self.batches.append(sum(map(len, ids)))
+        return torch.rand(len(ids), 1)
+
+
+class CountingModel:
+    """Takes a passage's feature for its logit, and counts."""
+
+    linear_score1 = torch.nn.Linear(1, 1)
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []  # the rows of each
+
+    def pointwise_logits(self, features: torch.Tensor) -> torch.Tensor:
+        return features[:, 1:, 0]
+
+    def listwise_logits(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        self.batches.append(int(valid.sum()))
+        return features[:, 1:, 0]
+
+
+class CharacterTokenizer:
+    """A token a character, and two special ones."""
+
+    max_length = 512
+
+    def __call__(self, texts: list[str]) -> tuple[list[NDArray[np.int32]], TokenCounts]:
+        rows = [np.zeros(min(len(text) + 2, self.max_length), dtype=np.int32) for text in texts]
+        return rows, TokenCounts()
 
 
 def test_the_markdown_file_keeps_one_section_per_workload_model_and_machine(measurement: Measurement) -> None:
