@@ -5,7 +5,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -149,7 +148,7 @@ def speed(
                         reference_queries=reference_queries,
                         progress=progress,
                     )
-                    measured = replace(measured, peers=found)
+                    measured = measured.with_peers(found)
             measurements.append(measured)
             echo(f"{as_text(measured)}\n")
     echo(f"{measurements[0].model} on {measurements[0].machine}")

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -34,6 +34,7 @@ _ENCODER_BATCHES = 4
 # What the profiler counts as a device's without a kernel running: waits and copies.
 _NO_KERNEL = re.compile(r"Memcpy|Memset|(Context|Event|Stream) Sync|Stream Wait")
 _VERSIONS = ("listcon-eval", "torch", "transformers", "tokenizers", "numpy")
+_PEER_VERSIONS = ("sentence-transformers", "onnxruntime", "openvino", "mteb")
 _PREFACE = """# Speed
 
 Written by `listcon-eval speed --output`: one section per workload, model and machine. The next run on the same replaces
@@ -133,6 +134,10 @@ class Measurement:
     device_budget: int | None
     busy: float | None
     peers: PeerComparison | None = None
+
+    def with_peers(self, peers: PeerComparison) -> "Measurement":
+        """The same beside a comparison with peers, whose versions it then names too."""
+        return replace(self, peers=peers, versions=self.versions | {name: version(name) for name in _PEER_VERSIONS})
 
     @property
     def median_seconds(self) -> float:
