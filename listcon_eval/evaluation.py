@@ -1,9 +1,12 @@
 """The main job as one straight line: load the tasks, resolve the model, rank, measure, write."""
 
 import datetime
+import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +44,7 @@ from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System,
 from listcon_eval.systems.baselines import Oracle
 from listcon_eval.systems.first_stage import FirstStageSystem
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
+from listcon_eval.workers import RayWorkers, needs_workers
 
 _KEY_DIGITS = 8  # of a run's key in the name of its folder
 
@@ -123,6 +127,7 @@ def evaluate(
     if isinstance(model, System) and options is not None:
         raise ListconError(f"{model.name} is loaded already, and options for loading it were given: leave one out")
     source = resolve_model(model) if isinstance(model, str | Path) else model
+    several = options is not None and _several(options)
     chosen, wanted = _modes(source, modes), tuple(named.metric_names(metrics))
     loaded = as_tasks(tasks)
     measured = []
@@ -141,38 +146,45 @@ def evaluate(
             raise ListconError(next(iter(failures.values())))
     share = _Share([_weight(own) for own in lists], progress)
     evaluation = Evaluation(Results(), {})
-    for task, own in zip(measured, lists, strict=True):
-        runs = [_run_of(task, system, mode, output, wanted) for mode in chosen]
-        cache_folder = runs[0].folder.parents[1]
-        with run_lock(cache_folder, task.name, ranking_key(task, system), fresh=fresh) as cache:
-            for place, run in enumerate(runs):
-                if not fresh and is_finished(run.folder, task.name, run.key):
-                    announce(f"{run}: finished before, in {run.folder}")
-                    evaluation.results.append(load_result(run.folder, task.name))
-                    continue
-                where = f"on {system.device}" if system.device else None
-                announce(", ".join(filter(None, (str(run), system.dtype, where))))
-                phases = Phases()
-                context = RankContext(
-                    task=task.mteb_task.metadata,
-                    split=task.split,
-                    subset=task.subset,
-                    progress=share.of_run(str(run), place, len(runs)),
-                    phases=phases,
-                    cache=cache,
-                    keep_going=keep_going,
-                )
-                ranking = system.rank(own, run.mode, context)
-                if ranking.failures:
-                    evaluation.failures[_write_failures(run, own, ranking)] = ranking.failures
-                else:
-                    evaluation.results.append(_measure_and_write(run, own, ranking, phases, cache))
-        share.finish_task()
-        if task.first_stage is not None and not isinstance(system, (FirstStageSystem, Oracle)):
-            announce(f"{task.name}: the first stage's own order, and the oracle's")
-            for baseline in (FirstStageSystem(task.first_stage), Oracle()):
-                own_result = evaluate(baseline, [task], metrics=wanted, output=output, fresh=fresh)
-                evaluation.results.extend(own_result.results)
+    with ExitStack() as at_end:
+        workers = None
+        if several and options is not None and isinstance(source, ModelSpec):
+            workers = at_end.enter_context(_workers_of(system, source, options))
+        for task, own in zip(measured, lists, strict=True):
+            runs = [_run_of(task, system, mode, output, wanted) for mode in chosen]
+            cache_folder = runs[0].folder.parents[1]
+            with run_lock(cache_folder, task.name, ranking_key(task, system), fresh=fresh) as cache:
+                for place, run in enumerate(runs):
+                    if not fresh and is_finished(run.folder, task.name, run.key):
+                        announce(f"{run}: finished before, in {run.folder}")
+                        evaluation.results.append(load_result(run.folder, task.name))
+                        continue
+                    where = f"on {system.device}" if system.device else None
+                    announce(", ".join(filter(None, (str(run), system.dtype, where))))
+                    phases = Phases()
+                    context = RankContext(
+                        task=task.mteb_task.metadata,
+                        split=task.split,
+                        subset=task.subset,
+                        progress=share.of_run(str(run), place, len(runs)),
+                        phases=phases,
+                        cache=cache,
+                        workers=workers,
+                        keep_going=keep_going,
+                    )
+                    ranking = system.rank(own, run.mode, context)
+                    if workers is not None and workers.count:
+                        ranking = ranking._replace(observed={**ranking.observed, "workers": workers.count})
+                    if ranking.failures:
+                        evaluation.failures[_write_failures(run, own, ranking)] = ranking.failures
+                    else:
+                        evaluation.results.append(_measure_and_write(run, own, ranking, phases, cache))
+            share.finish_task()
+            if task.first_stage is not None and not isinstance(system, (FirstStageSystem, Oracle)):
+                announce(f"{task.name}: the first stage's own order, and the oracle's")
+                for baseline in (FirstStageSystem(task.first_stage), Oracle()):
+                    own_result = evaluate(baseline, [task], metrics=wanted, output=output, fresh=fresh)
+                    evaluation.results.extend(own_result.results)
     return evaluation
 
 
@@ -239,22 +251,74 @@ def run_key(task: Task, system: System, mode: str, metrics: Sequence[str] = ()) 
 
 
 def _ranking_parts(task: Task, system: System) -> dict[str, Any]:
+    return {
+        **_system_parts(system),
+        "task": task.name,
+        "subset": task.subset,
+        "split": task.split,
+        "data": task.content or task.revision,
+    }
+
+
+def _system_parts(system: System) -> dict[str, Any]:
     versions = env.package_versions()
     return {
         "kind": system.kind,
         "model": f"{system.name}@{system.revision}",
         "system": dict(system.key()),
         "settings": dict(system.settings()),
-        "task": task.name,
-        "subset": task.subset,
-        "split": task.split,
-        "data": task.content or task.revision,
         "dtype": system.dtype,
         "device": system.device and system.device.partition(":")[0],
         # A tokenizer's library decides what a model reads; a signature names what stands above it.
         "versions": {name: versions[name] for name in ("mteb", "tokenizers", *system.packages)},
         "code": env.code_hashes(),
     }
+
+
+def _several(options: LoadOptions) -> bool:
+    """Whether workers in processes of their own are asked for."""
+    from listcon_eval.inference.devices import choose_device, device_count  # it imports torch
+
+    if options.workers == 1:
+        return False
+    device = choose_device(options.device)
+    if str(device) != device.type:
+        raise ListconError(f"--device {device} is one device, and each worker has one of its own: give {device.type}")
+    return needs_workers(options.workers, device.type, device_count(device))
+
+
+def _workers_of(system: System, spec: ModelSpec, options: LoadOptions) -> RayWorkers:
+    """Workers that have the system loaded as this process has, each on a device of its own."""
+    import torch
+
+    from listcon_eval.inference.chunks import texts_of
+    from listcon_eval.inference.devices import choose_device, device_count
+
+    device = choose_device(system.device)
+    same = {**_system_parts(system), "hardware": _device_name(system)}
+    own = replace(options, device=device.type, workers=1)
+    make = partial(_loaded_as, same, spec, own, torch.get_num_threads())
+    return RayWorkers(options.workers, make, device=device.type, devices=device_count(device), texts_of=texts_of)
+
+
+def _loaded_as(same: Mapping[str, Any], spec: ModelSpec, options: LoadOptions, threads: int) -> System:
+    """Load a system in a worker's process.
+
+    Raises:
+        ListconError: it is not the same as that of the process which started the worker: its scores would be others.
+    """
+    import torch
+
+    torch.set_num_threads(threads)  # a CPU's batches, and how their sums round, follow from their number
+    system = load_system(spec, options)
+    own = {**_system_parts(system), "hardware": _device_name(system)}
+    if other := [name for name in same if own[name] != same[name]]:
+        first = other[0]
+        raise ListconError(
+            f"a worker on {platform.node()} has another {' and '.join(other)} than this process ({first}: "
+            f"{own[first]}, here {same[first]}): give all machines the same hardware, files and versions"
+        )
+    return system
 
 
 def _run_of(task: Task, system: System, mode: str, output: Path, metrics: tuple[str, ...]) -> _Run:

@@ -2,8 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase's name, the units done so far and the units in all."""
@@ -38,3 +41,13 @@ class Phases:
         finally:
             with self._lock:
                 self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+    def timed(self, phase: str, items: Iterable[T]) -> Iterator[T]:
+        """The same items; the seconds that each is waited for are added to `phase`."""
+        iterator, ended = iter(items), object()
+        while True:
+            with self.measured(phase):
+                item = next(iterator, ended)
+            if item is ended:
+                return
+            yield item  # type: ignore[misc]

@@ -8,6 +8,7 @@ from typing import Any
 from texts import random_list
 
 MODES = ("conventional", "iterative")
+NUMBERS = ("run.jsonl", "run.trec", "qrels.trec", "per_query.jsonl")  # a run's files without times and origins
 
 
 def write_lists(path: Path) -> Path:
@@ -66,3 +67,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    """The bytes of everything a run says of its numbers, by file."""
+    folders = run_folders(output)
+    return {f"{folder.parent.name}/{name}": (folder / name).read_bytes() for folder in folders for name in NUMBERS}

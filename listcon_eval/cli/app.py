@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from listcon_eval import __version__
-from listcon_eval.cli import check, clean, compare, doctor, export, report, run, show, speed, table, tasks, train
+from listcon_eval.cli import check, clean, compare, doctor, export, report, run, show, speed, sweep, table, tasks, train
 from listcon_eval.cli.console import echo, help_of
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ def listcon_eval(
 
 for verb in (
     run.run,
+    sweep.sweep,
     table.table,
     report.report,
     compare.compare,

@@ -74,6 +74,16 @@ Memory = Annotated[
 DeviceMemory = Annotated[
     str | None, typer.Option(help="The same for an accelerator's own memory, such as 20GB.", show_default="no bound")
 ]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="N|auto|ray://HOST:PORT",
+        help="Compute in processes of Ray (the extra `ray`), each with the model on a device of its own: so many, "
+        "one for each device of this machine, or all devices of a cluster. The results are the same.",
+        show_default="this process",
+    ),
+]
 Revision = Annotated[
     str | None,
     typer.Option(
@@ -142,7 +152,7 @@ def _take_options(context: typer.Context, path: Path | None) -> Path | None:
     hints = get_type_hints(function, include_extras=True)
     known = {name.replace("_", "-"): name for name in hints if name not in ("return", "options_file")}
     given = {}
-    for key, value in _mapping(path).items():
+    for key, value in read_mapping(path).items():
         name = str(key).replace("_", "-")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -160,7 +170,12 @@ def _take_options(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def _mapping(path: Path) -> dict[Any, Any]:
+def read_mapping(path: Path) -> dict[Any, Any]:
+    """The keys and values of a YAML or JSON file.
+
+    Raises:
+        ListconError: it cannot be read, holds something else, or has a key twice.
+    """
     import yaml
 
     try:
@@ -195,6 +210,11 @@ def refuse_with(option: str, **others: object) -> None:
     """Refuse options, given by their names and whether they were set, that are without effect beside another one."""
     if idle := [f"--{name.replace('_', '-')}" for name, is_set in others.items() if is_set]:
         raise ListconError(f"{option} leaves {' and '.join(idle)} without effect: leave out the one or the other")
+
+
+def workers_of(given: str | None) -> int | str:
+    """What `--workers` says, as `LoadOptions` takes it."""
+    return 1 if given is None else int(given) if given.isdecimal() and int(given) else given
 
 
 def size_of(stated: str | None, option: str) -> int | None:

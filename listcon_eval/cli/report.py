@@ -59,10 +59,7 @@ def report(
 
       listcon-eval report results bm25.trec --before bm25 --plots figures
     """
-    if absent := [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]:
-        raise ListconError(
-            f"a report needs {' and '.join(absent)}, which is not installed: `pip install 'listcon-eval[report]'`"
-        )
+    check_extra()
     from listcon_eval.report.page import write_report
 
     set_up_logging(quiet)
@@ -81,6 +78,14 @@ def report(
     if plots is not None:
         echo(str(plots))
     echo(str(output))
+
+
+def check_extra() -> None:
+    """Raise a ListconError where what a report needs is not installed."""
+    if absent := [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]:
+        raise ListconError(
+            f"a report needs {' and '.join(absent)}, which is not installed: `pip install 'listcon-eval[report]'`"
+        )
 
 
 def _data_by_task(given: list[str]) -> dict[str | None, Path]:

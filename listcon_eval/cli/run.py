@@ -41,6 +41,7 @@ def run(
     keep_going: options.KeepGoing = False,
     memory: options.Memory = None,
     device_memory: options.DeviceMemory = None,
+    workers: options.Workers = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     options_file: options.OptionsFile = None,
@@ -63,6 +64,8 @@ def run(
       listcon-eval run -m bm25 --data my_lists.jsonl.gz
 
       listcon-eval run -m ./my-checkpoint --limit 10    # a trial on the first queries
+
+      listcon-eval run -m ./my-checkpoint --workers auto   # on every GPU of this machine
 
       listcon-eval run --options run.yaml --device cpu  # a file's options, but for the device
 
@@ -87,6 +90,7 @@ def run(
             max_length=max_length,
             memory=options.size_of(memory, "--memory"),
             device_memory=options.size_of(device_memory, "--device-memory"),
+            workers=options.workers_of(workers),
         ),
         metrics=metrics,
         relevance=relevance,

@@ -4,10 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from listcon_eval.inference.features import ChunkStore
     from listcon_eval.inference.ranker import EncodedLists, ListConRanker
 
-__all__ = ["ChunkStore", "EncodedLists", "ListConRanker"]
+__all__ = ["EncodedLists", "ListConRanker"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the signature of a module's __getattr__

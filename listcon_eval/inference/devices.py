@@ -49,6 +49,11 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
     return device
 
 
+def device_count(device: torch.device) -> int:
+    """How many devices of its kind this machine has; its processors are one."""
+    return torch.cuda.device_count() if device.type == "cuda" else 1
+
+
 def resolve_dtype(option: DTypeOption, device: torch.device) -> DType:
     """The dtype that an option means on a device: "auto" is float16 on an accelerator and float32 on a CPU."""
     if option == "auto":

@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from listcon_eval.files import sha256_of_texts
+from listcon_eval.inference.chunks import ChunkStore, ChunkWorkers
 from listcon_eval.inference.devices import Workers, to_device
 from listcon_eval.inference.encoder import FastEncoder
 from listcon_eval.inference.memory import BatchBudget, Budgets, chunk_tokens
@@ -26,16 +27,6 @@ from listcon_eval.progress import Phases, Progress
 
 _CHECKED_TEXTS = 4
 _MIN_TOKENS = 256  # of a batch that is made small so that every worker has one
-
-
-class ChunkStore(Protocol):
-    """Keeps arrays by name. A name says what was computed, so an array that is there need not be computed again."""
-
-    def load(self, name: str) -> NDArray[np.generic] | None:
-        """The array kept under a name; None when there is none, or a damaged one."""
-
-    def save(self, name: str, array: NDArray[np.generic]) -> None:
-        """Keep an array, whole or not at all."""
 
 
 class FeatureStore:
@@ -84,12 +75,14 @@ def encode_texts(
     phases: Phases,
     progress: Progress,
     cache: ChunkStore | None = None,
+    workers: ChunkWorkers | None = None,
     check: bool = False,
 ) -> tuple[FeatureStore, TokenCounts]:
     """Compute the features of N distinct texts of valid Unicode, (N, D), in their order; and the counts over them.
 
     Seconds of "tokenise" (in a thread of its own) and "encode" are added to `phases`. Finished chunks are kept in the
-    cache and loaded from it. `check` compares the encoder with the plain model on a few of the texts first.
+    cache and loaded from it; the others are computed by the workers, if there are any, as `chunk_of` does. `check`
+    compares the encoder with the plain model on a few of the texts first.
 
     Raises:
         ListconError: a single text does not fit into the device's memory, or the check fails.
@@ -99,12 +92,25 @@ def encode_texts(
     missing: list[tuple[str, NDArray[np.int64]]] = []
     done = 0
     most = chunk_tokens(budgets.tokens, encoder.network, encoder.device)
-    for chunk in _chunks(texts, budgets.chunk_texts, most, tokenizer.max_length):
+    lengths = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
+    for chunk in text_chunks(lengths, budgets.chunk_texts, most, tokenizer.max_length):
         name = f"features-{sha256_of_texts(texts[index] for index in chunk)[:32]}" if cache else ""
-        if writer.load(name, chunk):
-            done += len(chunk)
-        else:
+        kept = cache.load(name) if cache else None
+        if kept is None:
             missing.append((name, chunk))
+        else:
+            writer.take(kept, chunk)
+            done += len(chunk)
+    if workers is not None:
+        chunks = (([texts[index] for index in chunk],) for _, chunk in missing)
+        for number, content in phases.timed("encode", workers.run("encode_chunk", chunks)):
+            name, chunk = missing[number]
+            if cache:
+                cache.save(name, content)
+            writer.take(content, chunk)
+            done += len(chunk)
+            progress("encode", done, len(texts))
+        return writer.store, writer.counts
 
     def tokenized(chunk: NDArray[np.int64]) -> tuple[list[NDArray[np.int32]], TokenCounts]:
         with phases.measured("tokenise"):
@@ -120,7 +126,7 @@ def encode_texts(
         writer.finish()
         writer.start(encoding)
 
-    with ThreadPoolExecutor(max_workers=1) as thread, Workers(encoder.device) as workers:
+    with ThreadPoolExecutor(max_workers=1) as thread, Workers(encoder.device) as threads:
         waiting = [thread.submit(tokenized, chunk) for _, chunk in missing[:1]]
         running: list[_Encoding] = []
         for number, (name, chunk) in enumerate(missing, start=1):
@@ -129,10 +135,10 @@ def encode_texts(
             with phases.measured("encode"):
                 if check and number == 1:
                     encoder.check(ids[:: max(1, len(ids) // _CHECKED_TEXTS)][:_CHECKED_TEXTS])
-                rows = list(_batches(ids, budget.size, workers.count))
+                rows = list(_batches(ids, budget.size, threads.count))
                 parts = [[ids[row] for row in batch] for batch in rows]
-                # The workers get this chunk before the last one is waited for, so no worker is idle in between.
-                futures = workers.start(lambda part: budget.run(encoder.features, part, len), parts)
+                # The threads get this chunk before the last one is waited for, so none is idle in between.
+                futures = threads.start(lambda part: budget.run(encoder.features, part, len), parts)
                 running.append(_Encoding(name, chunk, counts, list(zip(rows, futures, strict=True))))
                 if len(running) > 1:
                     finish(running.pop(0))
@@ -164,17 +170,13 @@ class _Writer:
         self._cache = cache
         self._copying: list[tuple[_Encoding, Tensor, torch.cuda.Event]] = []
 
-    def load(self, name: str, chunk: NDArray[np.int64]) -> bool:
-        """Take a chunk from the cache; whether it was there."""
-        kept = self._cache.load(name) if self._cache else None
-        if kept is None:
-            return False
-        content = kept.tobytes()
+    def take(self, content_of_chunk: NDArray[np.generic], chunk: NDArray[np.int64]) -> None:
+        """Write a chunk that the cache had or a worker computed."""
+        content = content_of_chunk.tobytes()
         size = np.dtype(np.int64).itemsize * len(TokenCounts._fields)
         self._count(TokenCounts(*np.frombuffer(content[:size], dtype=np.int64).tolist()))
         features = torch.frombuffer(bytearray(content[size:]), dtype=self.store.dtype)
         self.store.put(chunk, features.view(len(chunk), -1))
-        return True
 
     def start(self, encoding: _Encoding) -> None:
         """Write a chunk whose batches are done; on a GPU, what is copied to the host is there after `finish`."""
@@ -207,9 +209,13 @@ class _Writer:
         if self.store.spilled:
             self.store.put(encoding.chunk, features)
         if self._cache:
-            # One array, so that features are never there without their counts.
-            content = np.array(encoding.counts, dtype=np.int64).tobytes() + features.cpu().numpy().tobytes()
-            self._cache.save(encoding.name, np.frombuffer(content, dtype=np.uint8))
+            self._cache.save(encoding.name, chunk_of(encoding.counts, features))
+
+
+def chunk_of(counts: TokenCounts, features: Tensor) -> NDArray[np.uint8]:
+    """A chunk's counts and features as one array of bytes, so that neither is ever there without the other."""
+    content = np.array(counts, dtype=np.int64).tobytes() + features.cpu().numpy().tobytes()
+    return np.frombuffer(content, dtype=np.uint8)
 
 
 def _batches(ids: Sequence[NDArray[np.int32]], tokens: int, workers: int) -> Iterator[NDArray[np.int64]]:
@@ -227,9 +233,13 @@ def _batches(ids: Sequence[NDArray[np.int32]], tokens: int, workers: int) -> Ite
         start, given = end, ends[min(end, len(order)) - 1]
 
 
-def _chunks(texts: Sequence[str], most_texts: int, most_tokens: int, max_length: int) -> Iterator[NDArray[np.int64]]:
-    """Cut the texts, longest first, into chunks of a bounded number of texts and (about a character each) tokens."""
-    lengths = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
+def text_chunks(
+    lengths: NDArray[np.int64], most_texts: int, most_tokens: int, max_length: int
+) -> Iterator[NDArray[np.int64]]:
+    """Cut texts, longest first, into chunks of a bounded number of texts and (about a character each) tokens.
+
+    `lengths` are their characters, (N,).
+    """
     # Longest first: what does not fit into memory shows at the start, and the last batches are the quick ones.
     order = np.argsort(-lengths, kind="stable")
     start, tokens = 0, 0

@@ -1,19 +1,21 @@
 """The public class: texts in, scores out."""
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from listcon_eval.arguments import checked
 from listcon_eval.errors import ListconError
+from listcon_eval.inference.chunks import ChunkStore, ChunkWorkers, chunk_results
 from listcon_eval.inference.devices import bfloat16_is_slow, cast_model, choose_device, resolve_dtype, workers_on
 from listcon_eval.inference.encoder import FastEncoder
-from listcon_eval.inference.features import ChunkStore, FeatureStore, encode_texts
+from listcon_eval.inference.features import FeatureStore, chunk_of, encode_texts
 from listcon_eval.inference.iterative import from_array, group_name, groups_of, rank_features, to_array
 from listcon_eval.inference.memory import BatchBudget, Budgets, rss_bytes
 from listcon_eval.inference.tokens import IndexedList, TextTokenizer, index_texts
@@ -120,6 +122,7 @@ class ListConRanker:
             item_bytes=self.encoder.dtype.itemsize,
             batches=workers_on(self.device),
         )
+        self._rows = BatchBudget(self.device, self.budgets.rows, unit="rows", item="list")
         if self.dtype == "bfloat16" and bfloat16_is_slow(self.device):
             logger.warning("this processor only emulates bfloat16: the dtype float32 is faster here, and exact")
         if self.dtype == "float16" and self.device.type == "cpu":
@@ -196,6 +199,7 @@ class ListConRanker:
         names: Sequence[str] | None = None,
         progress: Progress = no_progress,
         cache: ChunkStore | None = None,
+        workers: ChunkWorkers | None = None,
         phases: Phases | None = None,
     ) -> EncodedLists:
         """Tokenise and encode every distinct text of lists a single time. Raises as `compute_score`.
@@ -206,6 +210,7 @@ class ListConRanker:
             names: what messages call each query; by default its place and text.
             progress: told of texts encoded.
             cache: keeps finished chunks, and gives back those that it has.
+            workers: compute the others, by `encode_chunk`; this process when None.
             phases: seconds of "tokenise" and "encode" are added here.
         """
         texts, lists = index_texts(queries, passages, names)
@@ -217,10 +222,25 @@ class ListConRanker:
             phases=phases or Phases(),
             progress=progress,
             cache=cache,
+            workers=workers,
             check=not self._checked,
         )
         self._checked = True
         return EncodedLists(texts, lists, store, counts.truncated, counts.unknown / max(1, counts.tokens))
+
+    def encode_chunk(self, texts: Sequence[str]) -> NDArray[np.uint8]:
+        """The features and counts of a chunk that `encode` made, as a cache keeps them: what a worker computes."""
+        store, counts = encode_texts(
+            self.encoder,
+            self._tokenizer,
+            texts,
+            budgets=self.budgets,
+            phases=Phases(),
+            progress=no_progress,
+            check=not self._checked,
+        )
+        self._checked = True
+        return chunk_of(counts, store.get(np.arange(len(texts))))
 
     def rank_encoded(
         self,
@@ -229,42 +249,70 @@ class ListConRanker:
         *,
         progress: Progress = no_progress,
         cache: ChunkStore | None = None,
+        workers: ChunkWorkers | None = None,
         phases: Phases | None = None,
         keep_going: bool = False,
     ) -> list[RankedList]:
         """Rank encoded lists in one mode, in groups of lists that go through the rounds together.
 
         `progress` is told of passages that have their final score, and seconds of "list" are added to `phases`; the
-        cache keeps finished groups. With `keep_going` a list whose scores are not numbers gets NaN for them.
+        cache keeps finished groups, and the workers compute the others by `rank_chunk`. With `keep_going` a list whose
+        scores are not numbers gets NaN for them.
 
         Raises:
             ListconError: for an unknown mode, or scores that are not numbers.
         """
         if mode not in MODES:
             raise ListconError(f"no mode {mode!r}: give one of {', '.join(MODES)}")
-        phases = phases or Phases()
-        budget = BatchBudget(self.device, self.budgets.rows, unit="rows", item="list")
-        ranked: list[RankedList] = []
+        groups = list(groups_of(encoded.lists, self.budgets.group_passages))
+
+        def arguments(place: int) -> tuple[Any, ...]:
+            # Other processes get the features of a group's own texts.
+            own = (groups[place], encoded.store) if workers is None else _own_part(groups[place], encoded.store)
+            return (*own, mode, keep_going)
+
+        ranked: dict[int, list[RankedList]] = {}
         done, total = 0, sum(len(row.passages) for row in encoded.lists)
-        for group in groups_of(encoded.lists, self.budgets.group_passages):
-            name = group_name(mode, encoded.texts, group) if cache else ""
-            kept = cache.load(name) if cache else None
-            if kept is not None:
-                results = from_array(kept, group)
-            else:
-                with phases.measured("list"):
-                    results = rank_features(
-                        self.model,
-                        encoded.store,
-                        group,
-                        mode=mode,
-                        dtype=self.dtype,
-                        budget=budget,
-                        keep_going=keep_going,
-                    )
-                if cache and not any(math.isnan(result.scores[0]) for result in results):
-                    cache.save(name, to_array(results))
-            ranked += results
-            done += sum(len(row.passages) for row in group)
+        for place, found in chunk_results(
+            [group_name(mode, encoded.texts, group) if cache else "" for group in groups],
+            arguments,
+            self.rank_chunk,
+            phase="list",
+            phases=phases or Phases(),
+            cache=cache,
+            workers=workers,
+        ):
+            ranked[place] = from_array(found, groups[place])
+            done += sum(len(row.passages) for row in groups[place])
             progress("list", done, total)
-        return ranked
+        return [row for place in range(len(groups)) for row in ranked[place]]
+
+    def rank_chunk(
+        self, group: Sequence[IndexedList], features: FeatureStore | NDArray[Any], mode: Mode, keep_going: bool
+    ) -> NDArray[np.float64]:
+        """Scores and rounds of a group of lists that `rank_encoded` made, (2, passages): what a worker computes."""
+        if not isinstance(features, FeatureStore):
+            rows = torch.tensor(features)  # (N, D)
+            features = FeatureStore(len(rows), self.encoder.width, rows.dtype, self.device, self.budgets.feature_bytes)
+            features.put(np.arange(len(rows)), rows)
+        return to_array(
+            rank_features(
+                self.model,
+                features,
+                group,
+                mode=mode,
+                dtype=self.dtype,
+                budget=self._rows,
+                keep_going=keep_going,
+            )
+        )
+
+
+def _own_part(group: Sequence[IndexedList], store: FeatureStore) -> tuple[list[IndexedList], NDArray[Any]]:
+    """Lists over their own texts alone, and the features of these."""
+    own = np.unique(np.concatenate([[row.query, *row.passages] for row in group]))
+    lists = [
+        row._replace(query=int(np.searchsorted(own, row.query)), passages=np.searchsorted(own, row.passages))
+        for row in group
+    ]
+    return lists, store.get(own).cpu().numpy()

@@ -19,7 +19,7 @@ from listcon_eval.systems.resolve import KINDS, ModelSpec
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
 
-    from listcon_eval.inference import ChunkStore
+    from listcon_eval.inference.chunks import ChunkStore, ChunkWorkers
 
 __all__ = ["KINDS", "LoadOptions", "RankContext", "Ranking", "System", "load_system", "system_class"]
 
@@ -34,6 +34,9 @@ class LoadOptions:
         max_length: tokens a text, or a pair of texts, is cut to; the system's own when None.
         memory: bytes of host memory to stay within; no bound when None.
         device_memory: the same for an accelerator's own memory.
+        workers: how many processes of Ray compute, each with the system loaded on a device of its own: a number, "auto"
+            for all devices of this machine, or the address of a cluster, `ray://HOST:PORT`, for all of its devices.
+            With 1 it is this process.
 
     Raises:
         ListconError: an option is of another type.
@@ -44,6 +47,7 @@ class LoadOptions:
     max_length: int | None = None
     memory: PositiveInt | None = None
     device_memory: PositiveInt | None = None
+    workers: PositiveInt | str = 1
 
     def __post_init__(self) -> None:
         check_arguments(type(self), vars(self))
@@ -60,6 +64,7 @@ class RankContext:
         progress: told of units that are done.
         phases: seconds by phase are added here.
         cache: keeps finished chunks, and gives back those that it has.
+        workers: compute the other chunks; this process when None.
         keep_going: whether a list that cannot be ranked is reported in `Ranking.failures` instead of ending the run.
     """
 
@@ -69,6 +74,7 @@ class RankContext:
     progress: Progress = no_progress
     phases: Phases = field(default_factory=Phases)
     cache: "ChunkStore | None" = None
+    workers: "ChunkWorkers | None" = None
     keep_going: bool = False
 
     def name_of(self, row: CandidateList) -> str:

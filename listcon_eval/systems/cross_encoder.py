@@ -65,7 +65,7 @@ class CrossEncoder(NetworkSystem):
         lengths, observed = self._count(pairs, context)
         scores = np.empty(len(pairs), dtype=np.float32)
         done = 0
-        for chunk, found in self._in_chunks("score", "pairs", pairs, lengths, self._score, context):
+        for chunk, found in self._in_chunks("score", "pairs", pairs, lengths, self.score, context):
             scores[chunk] = found
             done += len(chunk)
             context.progress("score", done, len(pairs))
@@ -73,7 +73,8 @@ class CrossEncoder(NetworkSystem):
         ranked = [ranked_list(scores[[places[row.query, passage] for passage in row.passages]]) for row in lists]
         return Ranking(ranked, {}, observed)
 
-    def _score(self, pairs: Sequence[tuple[str, ...]], longest: int) -> NDArray[np.float32]:
+    def score(self, pairs: Sequence[tuple[str, ...]], longest: int) -> NDArray[np.float32]:
+        """The logits of a chunk of pairs, (N,); `longest` is the tokens of the longest pair."""
         return self.scorer(pairs, longest, self.budget)
 
     def _count(

@@ -7,7 +7,6 @@ every other folder or hub id.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -42,6 +41,7 @@ from listcon_eval.systems.network import (
 from listcon_eval.systems.resolve import ModelSpec
 
 if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
     from mteb.models import EncoderProtocol, ModelMeta
 
 logger = logging.getLogger(__name__)
@@ -131,10 +131,11 @@ class Embedding(NetworkSystem):
         embedded: dict[PromptType, dict[str, NDArray[np.float32]]] = {side: {} for side in texts}
         for side, own in texts.items():
             lengths = np.minimum(counts[side].lengths, self.max_length)
-            work = partial(self._embeddings, side, context)
             units = [(text,) for text in own]
-            for chunk, found in self._in_chunks("encode", f"embeddings-{side.value}", units, lengths, work, context):
-                embedded[side] |= zip((own[place] for place in chunk), found, strict=True)
+            name, part = f"embeddings-{side.value}", (side, context.task, context.split, context.subset)
+            for chunk, found in self._in_chunks("encode", name, units, lengths, self.embed, context, *part):
+                # A copy: what a worker sends lies in memory that is to be given back.
+                embedded[side] |= zip((own[place] for place in chunk), np.array(found), strict=True)
                 context.progress("encode", sum(map(len, embedded.values())), sum(map(len, texts.values())))
         ranked = []
         for row in lists:
@@ -162,23 +163,33 @@ class Embedding(NetworkSystem):
                 cut += int((of_side.lengths + added > self.max_length).sum())
         return observed_texts(context, self.name, whole, len(whole.lengths), cut)
 
-    def _embeddings(
-        self, side: PromptType, context: RankContext, units: Sequence[tuple[str, ...]], longest: int
+    def embed(
+        self,
+        units: Sequence[tuple[str, ...]],
+        longest: int,
+        side: PromptType,
+        task: "TaskMetadata",
+        split: str,
+        subset: str,
     ) -> NDArray[np.float32]:
-        """The embeddings of queries or documents, (N, D)."""
+        """The embeddings of a chunk of queries or documents, (N, D); `longest` is the tokens of the longest."""
         texts = [text for (text,) in units]
-        encoded = in_batches(self.budget, longest, lambda size: self._call_encoder(texts, side, size, context))
+        encoded = in_batches(
+            self.budget, longest, lambda size: self._call_encoder(texts, side, size, task, split, subset)
+        )
         return torch.as_tensor(encoded).detach().cpu().float().numpy()
 
-    def _call_encoder(self, texts: Sequence[str], side: PromptType, size: int, context: RankContext) -> Any:  # noqa: ANN401
+    def _call_encoder(
+        self, texts: Sequence[str], side: PromptType, size: int, task: "TaskMetadata", split: str, subset: str
+    ) -> Any:  # noqa: ANN401 - an array of numpy or torch
         from datasets import Dataset
         from torch.utils.data import DataLoader
 
         return self.encoder.encode(
             DataLoader(Dataset.from_dict({"text": list(texts)}), batch_size=size),
-            task_metadata=context.task,
-            hf_split=context.split,
-            hf_subset=context.subset,
+            task_metadata=task,
+            hf_split=split,
+            hf_subset=subset,
             prompt_type=side,
             batch_size=size,
             show_progress_bar=False,
@@ -204,7 +215,7 @@ class Embedding(NetworkSystem):
             return None
         model.encode = encode
         try:
-            self._call_encoder([""], side, 1, context)
+            self._call_encoder([""], side, 1, context.task, context.split, context.subset)
         finally:
             del model.encode
         return found[0] if found else None

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from listcon_eval.inference import EncodedLists, ListConRanker
 from listcon_eval.progress import Phases
 from listcon_eval.records import MODES, CandidateList, Mode
@@ -26,7 +29,7 @@ class ListConRankerSystem(System):
     kind = "listconranker"
     modes = MODES
     packages = ("torch", "transformers")
-    load_options = frozenset({"device", "dtype", "max_length", "memory", "device_memory"})
+    load_options = frozenset({"device", "dtype", "max_length", "memory", "device_memory", "workers"})
 
     def __init__(self, ranker: ListConRanker) -> None:
         self.ranker = ranker
@@ -63,6 +66,7 @@ class ListConRankerSystem(System):
             cast("Mode", mode),
             progress=context.progress,
             cache=context.cache,
+            workers=context.workers,
             phases=context.phases,
             keep_going=context.keep_going,
         )
@@ -75,6 +79,14 @@ class ListConRankerSystem(System):
         }
         return Ranking(ranked, {}, observed)
 
+    def encode_chunk(self, texts: Sequence[str]) -> NDArray[np.uint8]:
+        """For a worker: as `ListConRanker.encode_chunk`."""
+        return self.ranker.encode_chunk(texts)
+
+    def rank_chunk(self, *arguments: Any) -> NDArray[np.float64]:  # noqa: ANN401
+        """For a worker: as `ListConRanker.rank_chunk`."""
+        return self.ranker.rank_chunk(*arguments)
+
     def _encode(self, lists: list[CandidateList], context: RankContext) -> _Encoding:
         self._last = None  # free the last task's features before the next ones are made
         phases = Phases()
@@ -84,6 +96,7 @@ class ListConRankerSystem(System):
             names=[context.name_of(row) for row in lists],
             progress=context.progress,
             cache=context.cache,
+            workers=context.workers,
             phases=phases,
         )
         self._last = _Encoding(lists, encoded, phases.seconds)

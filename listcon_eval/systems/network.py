@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.files import sha256_of_folder, sha256_of_texts
+from listcon_eval.inference.chunks import chunk_results
 from listcon_eval.inference.devices import choose_device, resolve_dtype
 from listcon_eval.inference.memory import BatchBudget, Budgets, chunk_tokens
 from listcon_eval.model.architecture import max_tokens
@@ -243,7 +244,7 @@ class NetworkSystem(System):
     """
 
     packages = ("torch", "transformers", "sentence-transformers")
-    load_options = frozenset({"device", "dtype", "max_length"})
+    load_options = frozenset({"device", "dtype", "max_length", "workers"})
     frameworks: ClassVar[tuple[str, ...]]
 
     model: nn.Module
@@ -288,10 +289,11 @@ class NetworkSystem(System):
         name: str,
         units: Sequence[tuple[str, ...]],
         lengths: NDArray[np.int64],
-        work: Callable[[Sequence[tuple[str, ...]], int], NDArray[np.float32]],
+        work: Callable[..., NDArray[np.float32]],
         context: RankContext,
+        *arguments: object,
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """The places of a chunk's units, and what `work` or the cache gives for them, chunk by chunk.
+        """The places of a chunk's units, and what `work`, a worker or the cache gives for them, chunk by chunk.
 
         The longest units come first: what does not fit into memory shows at the start, and a batch has little padding.
 
@@ -300,21 +302,30 @@ class NetworkSystem(System):
             name: what the cache calls the results.
             units: N texts, or pairs of them.
             lengths: their tokens, (N,).
-            work: takes units and the tokens of the longest.
+            work: a method of this system; takes units, the tokens of the longest, and `arguments`.
             context: the context.
+            arguments: what else `work` takes.
         """
         order = np.argsort(-lengths, kind="stable")
         numbers = np.cumsum(lengths[order]) // self.chunk_tokens
-        for places in np.split(order, np.flatnonzero(np.diff(numbers)) + 1) if len(order) else ():
-            of_chunk = [units[place] for place in places]
-            key = f"{name}-{sha256_of_texts(text for unit in of_chunk for text in unit)[:32]}"
-            with context.phases.measured(phase):
-                found: Any = context.cache.load(key) if context.cache is not None else None
-                if found is None:
-                    found = work(of_chunk, int(lengths[places[0]]))
-                    if context.cache is not None and np.isfinite(found).all():
-                        context.cache.save(key, found)
-            yield places, found
+        chunks = np.split(order, np.flatnonzero(np.diff(numbers)) + 1) if len(order) else []
+
+        def units_of(place: int) -> list[tuple[str, ...]]:
+            return [units[unit] for unit in chunks[place]]
+
+        def name_of(place: int) -> str:
+            return f"{name}-{sha256_of_texts(text for unit in units_of(place) for text in unit)[:32]}"
+
+        for place, found in chunk_results(
+            [name_of(place) if context.cache is not None else "" for place in range(len(chunks))],
+            lambda place: (units_of(place), int(lengths[chunks[place][0]]), *arguments),
+            work,
+            phase=phase,
+            phases=context.phases,
+            cache=context.cache,
+            workers=context.workers,
+        ):
+            yield chunks[place], found
 
     def settings(self) -> Mapping[str, Any]:
         """Tokens a text is cut to."""

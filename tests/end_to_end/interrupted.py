@@ -19,8 +19,7 @@ from listcon_eval.evaluation import evaluate
 from listcon_eval.inference import memory
 from listcon_eval.results.chunk_cache import ChunkCache
 from listcon_eval.systems.base import LoadOptions
-
-FILES = ("run.jsonl", "run.trec", "qrels.trec", "per_query.jsonl")
+from run_files import NUMBERS, contents
 
 
 def work(checkpoint: str, data: str, output: Path, fresh: bool = False) -> None:
@@ -66,18 +65,12 @@ def killed(moment: tuple[str, int], checkpoint: str, data: str, output: Path, fr
     assert os.WIFSIGNALED(status), f"{moment}: exit code {os.waitstatus_to_exitcode(status)}"
 
 
-def contents(output: Path) -> dict[str, bytes]:
-    """The bytes of everything a run says of its numbers, by file."""
-    folders = sorted(path.parent for path in output.glob("results/*/*/experiments/*/*/metrics.json"))
-    return {f"{folder.parent.name}/{name}": (folder / name).read_bytes() for folder in folders for name in FILES}
-
-
 def main(checkpoint: str, data: str, folder: Path) -> dict[str, int]:
     """Kill at every moment; return how many chunks the runs took from earlier starts."""
     torch.set_num_threads(1)
     work(checkpoint, data, folder / "whole")  # in this process: it imports what is imported late
     expected = contents(folder / "whole")
-    assert len(expected) == 2 * len(FILES)
+    assert len(expected) == 2 * len(NUMBERS)
     output = folder / "killed"
     for moment in [("chunk", 1), ("chunk", 2), ("chunk", 3), ("rename", 1)]:
         killed(moment, checkpoint, data, output, fresh=False)

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from checkpoints import bert_tokenizer, write_layout_1
-from command import COMMAND, cold, listcon_eval, one_line
+from command import COMMAND, ROOT, cold, listcon_eval, one_line
 from run_files import by_mode, read_json, read_jsonl, run_folders, write_few_lists
 from texts import random_list
 
@@ -28,7 +28,8 @@ def data(tmp_path: Path) -> Path:
 
 def test_kills_end_with_the_bytes_of_an_uninterrupted_run(checkpoint_folder: Path, data: Path, tmp_path: Path) -> None:
     arguments = (checkpoint_folder, data, tmp_path)
-    done = cold(sys.executable, HERE / "interrupted.py", *arguments, environment={"TOKENIZERS_PARALLELISM": "false"})
+    environment = {"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    done = cold(sys.executable, HERE / "interrupted.py", *arguments, environment=environment)
     assert json.loads(done.stdout.splitlines()[-1])["reused"] > 0
 
 

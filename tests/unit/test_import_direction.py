@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "listcon_eval"
-FOUNDATION = {"arguments", "errors", "records", "ordering", "files", "progress", "hub", "mteb_compat", "tables"}
+FOUNDATION = {
+    "arguments",
+    "errors",
+    "records",
+    "ordering",
+    "files",
+    "progress",
+    "hub",
+    "mteb_compat",
+    "tables",
+    "workers",
+}
 # What each package may import of the others; one that is not listed may not exist.
 MAY_IMPORT = {
     "data": set(),
@@ -16,7 +27,7 @@ MAY_IMPORT = {
     "systems": {"data", "model", "inference"},
     "metrics": set(),
     "results": set(),
-    "evaluation": {"data", "systems", "metrics", "results"},
+    "evaluation": {"data", "inference", "systems", "metrics", "results"},
     "mteb_adapter": {"data", "inference", "systems", "metrics"},
     "comparison": {"data", "metrics", "results"},
     "regression": {"metrics", "results", "comparison"},
@@ -24,12 +35,15 @@ MAY_IMPORT = {
     "publish": {"data", "metrics", "results", "report", "model"},
     "train": {"data", "model", "inference", "metrics", "systems"},
     "speed": {"data", "model", "inference", "metrics"},
+    "sweep": {"data", "inference", "systems", "evaluation", "speed"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
-FOREIGN = {"mteb", "pandas", "torch", "transformers", "typer", "rich"}
-# The libraries that each package may use; the foundation uses none, but for `mteb_compat` and `tables`.
+FOREIGN = {"mteb", "pandas", "torch", "transformers", "typer", "rich", "ray"}
+# The libraries that each package may use; of the foundation, three files use one each.
 MAY_USE = {
     "mteb_compat": {"mteb"},
+    "workers": {"ray"},
+    "evaluation": {"torch"},
     "data": {"mteb", "pandas"},
     "model": {"torch", "transformers"},
     "inference": {"torch", "transformers"},
@@ -42,6 +56,7 @@ MAY_USE = {
     "tables": {"rich"},
     "train": {"torch", "transformers"},
     "speed": {"torch", "transformers"},
+    "sweep": {"torch"},
     "cli": {"torch", "typer", "rich"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,0 +1,75 @@
+"""Chunks: the units of work that a cache keeps, and that workers in other processes may compute."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import starmap
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from listcon_eval.inference.tokens import IndexedList
+from listcon_eval.progress import Phases
+
+
+class ChunkStore(Protocol):
+    """Keeps arrays by name. A name says what was computed, so an array that is there need not be computed again."""
+
+    def load(self, name: str) -> NDArray[np.generic] | None:
+        """The array kept under a name; None when there is none, or a damaged one."""
+
+    def save(self, name: str, array: NDArray[np.generic]) -> None:
+        """Keep an array, whole or not at all."""
+
+
+class ChunkWorkers(Protocol):
+    """Computes chunks in other processes, each of which has the same system loaded."""
+
+    def run(self, method: str, chunks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """Number and result of every chunk, as they get done: of a method of the system, given a chunk's arguments."""
+
+
+def chunk_results(
+    names: Sequence[str],
+    arguments: Callable[[int], tuple[Any, ...]],
+    work: Callable[..., NDArray[Any]],
+    *,
+    phase: str,
+    phases: Phases,
+    cache: ChunkStore | None,
+    workers: ChunkWorkers | None = None,
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Place and result of every chunk: first of those that the cache has, then of the others as they get done.
+
+    Args:
+        names: what the cache calls each chunk.
+        arguments: the arguments of the chunk at a place, made when it is its turn.
+        work: computes a chunk; the workers call the method of that name.
+        phase: the phase that seconds are added to.
+        phases: the seconds by phase.
+        cache: keeps what is computed, unless it holds a number that is not finite.
+        workers: compute the chunks; this process when None.
+    """
+    missing = []
+    for place, name in enumerate(names):
+        kept = cache.load(name) if cache is not None else None
+        if kept is None:
+            missing.append(place)
+        else:
+            yield place, kept
+    chunks = map(arguments, missing)
+    computed = enumerate(starmap(work, chunks)) if workers is None else workers.run(work.__name__, chunks)
+    for number, found in phases.timed(phase, computed):
+        if cache is not None and np.isfinite(found).all():
+            cache.save(names[missing[number]], found)
+        yield missing[number], found
+
+
+def texts_of(arguments: tuple[Any, ...]) -> Iterator[str]:
+    """The texts that a chunk's arguments begin with, or the names of its lists."""
+    for unit in arguments[0]:
+        if isinstance(unit, str):
+            yield unit
+        elif isinstance(unit, IndexedList):
+            yield unit.name
+        else:
+            yield from unit
