@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from checkpoints import write_layout_1
 from listcon_eval import ListConRanker
+
+# A machine with other work is no fault of the code.
+settings.register_profile("listcon_eval", deadline=None)
+settings.load_profile("listcon_eval")
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -54,7 +54,7 @@ def in_full(texts: list[str], max_length: int) -> list[list[int]]:
     return [TOKENIZER(text, truncation=True, max_length=max_length)["input_ids"] for text in texts]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(TEXTS, max_size=4), st.sampled_from([3, 8, 33]), st.sampled_from([0, 3, 48]))
 def test_ids_are_those_of_the_whole_text(texts: list[str], max_length: int, slack: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
