@@ -33,8 +33,12 @@ test: setup lint
 	$(PYTEST) -m "not slow"
 	$(MAKE) gate
 
-test-slow: setup
+test-slow: setup $(VENV)/.peers
 	$(PYTEST) -m slow
+
+$(VENV)/.peers: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[peers]'
+	touch $@
 
 test-all: test test-slow
 
