@@ -11,7 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt,
 from listcon_eval.data import chosen_tasks
 from listcon_eval.errors import ListconError
 from listcon_eval.evaluation import evaluate
+from listcon_eval.files import check_writable
 from listcon_eval.inference.devices import choose_device, device_count
+from listcon_eval.metrics.ir_measures import metric_names
 from listcon_eval.records import DTypeOption, Mode
 from listcon_eval.speed.workload import SHAPES
 from listcon_eval.systems.base import LoadOptions, System, load_system, system_class
@@ -46,7 +48,7 @@ class Sweep(_Part):
     models: list[Annotated[SweepModel, BeforeValidator(_named)]] = Field(min_length=1)
     tasks: list[str] | None = None
     data: list[str] = []
-    modes: list[Mode] | None = None
+    modes: list[Mode] | None = Field(default=None, min_length=1)
     dtypes: list[DTypeOption] = Field(default=["auto"], min_length=1)
     device: str | None = None
     metrics: list[str] = []
@@ -88,16 +90,28 @@ def read_sweep(path: Path, content: Mapping[Any, Any]) -> Sweep:
         return Sweep.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ListconError(f"{path}: {key} is {first['input']!r:.80}: {first['msg']}") from error
+        parts = [str(part) for part in first["loc"]]
+        key, value = ".".join(parts), f"{first['input']!r:.80}"
+        if parts[0] == "workers":
+            told = f"workers is {value}: give a number, auto, or a cluster's address, ray://HOST:PORT"
+        elif first["type"] == "missing":
+            told = f"{key} is missing: give it, such as `models: [bm25, ./my-checkpoint]`"
+        elif first["type"] == "extra_forbidden":
+            known = Sweep.model_fields if len(parts) == 1 else SweepModel.model_fields
+            told = f"{key!r} is no key of a sweep: known are {', '.join(known)}"
+        else:
+            told = f"{key} is {value}: {first['msg']}"
+        raise ListconError(f"{path}: {told}") from error
 
 
 def cells_of(sweep: Sweep) -> list[Cell]:
     """The cells of a sweep: those whose task is known to be long come first, so that none is left alone at the end.
 
     Raises:
-        ListconError: a model or a task cannot be found.
+        ListconError: a model, a task or a metric cannot be found, two cells are the same, or the output folder cannot
+            be written to.
     """
+    metric_names(sweep.metrics)
     tasks = chosen_tasks(sweep.task_names, sweep.data)
     cells = []
     for model in sweep.models:
@@ -108,7 +122,11 @@ def cells_of(sweep: Sweep) -> list[Cell]:
             device = sweep.device if "device" in kind.load_options else None
             options = LoadOptions(device=device, dtype=dtype, max_length=model.max_length)
             modes = tuple(sweep.modes) if sweep.modes is not None and len(kind.modes) > 1 else None
-            cells += [Cell(spec, options, modes, task.name, place) for place, task in enumerate(tasks)]
+            own = [Cell(spec, options, modes, task.name, place) for place, task in enumerate(tasks)]
+            if any(cell in cells for cell in own):
+                raise ListconError(f"the sweep has {spec.given} in {dtype} twice: give each model and dtype once")
+            cells += own
+    check_writable(Path(sweep.output))
     return sorted(cells, key=lambda cell: -_characters(cell.task))
 
 

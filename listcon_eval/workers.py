@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -243,7 +244,9 @@ class RayWorkers:
         again[:0] = others if is_load or is_fatal else [job, *others]
         if is_load and is_fatal:
             return ListconError(
-                f"{_MAX_KILLS} workers died while they loaded the model: see whether there is memory for one of each"
+                f"{_MAX_KILLS} workers died while they loaded the model: see whether there is memory for one of each. "
+                "Ray stops workers when the machine's memory is 95 % full, whatever fills it; with "
+                "RAY_memory_monitor_refresh_ms=0 in the environment it does not"
             )
         self._fill(slot, job if is_load else _Job())
         return self._killed_by(job) if is_fatal else None
@@ -266,10 +269,15 @@ class RayWorkers:
             where: dict[str, Any] = {"address": address} if address else {"num_cpus": count, "include_dashboard": False}
             answer = signal.getsignal(signal.SIGTERM)
             try:
-                ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what it says of an address is said below
+                    ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # it raises errors of many classes, and a plain Exception
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise ListconError(f"Ray does not start or answer (--workers {self._given}): {reason}") from error
+                raise ListconError(
+                    f"Ray does not start or answer (--workers {self._given}): {reason}; check the address, or leave "
+                    "it out"
+                ) from error
             finally:
                 if threading.current_thread() is threading.main_thread():
                     signal.signal(signal.SIGTERM, answer)  # Ray has put its own in its place

@@ -158,6 +158,8 @@ def _take_options(context: typer.Context, path: Path | None) -> Path | None:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise ListconError(f"{path}: {key!r} is no option of this command; {hint}known: {', '.join(known)}")
+        if name == "workers" and type(value) is int:
+            value = str(value)  # a number, or words
         kind, option = get_args(hints[known[name]])
         bounded: Any = Annotated[kind, Field(ge=option.min)]
         try:
@@ -191,7 +193,7 @@ def read_mapping(path: Path) -> dict[Any, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ListconError(f"{path} cannot be read as YAML or JSON: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
-        raise ListconError(f"{path} holds {found!r:.60}: expected options with their values, such as `dtype: float32`")
+        raise ListconError(f"{path} holds {found!r:.60}: expected keys with their values, such as `output: my-results`")
     return found
 
 

@@ -438,8 +438,10 @@ def run(device: torch.device, scale_name: str, minutes: float, output: Path) -> 
         output: the folder to write to.
 
     Raises:
-        ListconError: the folder cannot be written to.
+        ListconError: the folder cannot be written to, or there are no minutes.
     """
+    if not 0 < minutes < math.inf:
+        raise ListconError(f"--minutes is {minutes:g}: give a number above 0")
     check_writable(output)
     deadline, scale = time.monotonic() + 60 * minutes, SCALES[scale_name]
     outcomes: list[Outcome] = []

@@ -157,10 +157,17 @@ def test_a_sweep_shows_failed_cells_and_skips_finished_ones(checkpoint_folder: P
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("modles: [bm25]", "models is"),
+        ("tasks: [MiniSearch]", "models is missing: give it, such as"),
+        ("modles: [bm25]", "models is missing"),
+        ("models: [bm25]\ntask: [MiniSearch]", "'task' is no key of a sweep: known are models, tasks, data"),
+        ("models: [bm25]\nworkers: true", "workers is True: give a number, auto, or a cluster's address"),
+        ("models: [bm25]\nmodes: []", "modes is []"),
+        ("models: [bm25, bm25]\ntasks: [MiniSearch]", "the sweep has bm25 in auto twice"),
+        ("models: [bm25]\nmetrics: [foo]", "foo"),
+        ("", "holds None: expected keys with their values"),
         ("models: []", "models is []"),
         ("models: [bm25]\ndtypes: [float8]", "dtypes.0 is 'float8'"),
-        ("models: [{model: bm25, size: 3}]", "models.0.size is 3"),
+        ("models: [{model: bm25, size: 3}]", "'models.0.size' is no key of a sweep: known are model, kind"),
         ("models: [bm25]\nmodels: [random]", "comes a second time"),
     ],
 )

@@ -94,7 +94,7 @@ def test_a_file_of_options(data: Path, tmp_path: Path) -> None:
         ("data: a.jsonl", "data is 'a.jsonl': Input should be a valid array"),
         ("dtype: float64", "dtype is 'float64': Input should be 'auto', 'float16'"),
         ("model:", "model is None: Input should be a valid string"),
-        ("- model", "holds ['model']: expected options with their values"),
+        ("- model", "holds ['model']: expected keys with their values"),
         ("{", "cannot be read as YAML or JSON"),
     ],
 )
@@ -216,3 +216,8 @@ def test_what_would_have_no_effect_or_another_one_is_refused(words: tuple[str, .
 def test_an_option_that_comes_twice_in_a_file_is_refused(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     assert "a second time" in one_line(listcon_eval("run", "--options", tmp_path / name, code=2).stderr)
+
+
+def test_a_number_of_workers_may_be_a_number_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("workers: 1\nlimit: 2", encoding="utf-8")
+    listcon_eval("run", "--options", tmp_path / "run.yaml", "-m", "bm25", "--tasks", "MiniSearch", "--output", tmp_path)

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "publish": {"data", "metrics", "results", "report", "model"},
     "train": {"data", "model", "inference", "metrics", "systems"},
     "speed": {"data", "model", "inference", "metrics"},
-    "sweep": {"data", "inference", "systems", "evaluation", "speed"},
+    "sweep": {"data", "inference", "systems", "metrics", "evaluation", "speed"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 FOREIGN = {"mteb", "pandas", "torch", "transformers", "typer", "rich", "ray"}

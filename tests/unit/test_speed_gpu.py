@@ -112,3 +112,10 @@ def test_unusable_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("no device 'gpu': give one of")
     assert second.startswith(f"cannot write to {tmp_path / 'file'}")
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_there_has_to_be_time(minutes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main(["--device", "cpu", "--scale", "tiny", "--minutes", minutes, "--output", str(tmp_path)]) == 2
+    assert f"--minutes is {float(minutes):g}: give a number above 0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
