@@ -7,6 +7,17 @@ def count_of(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message; the name of its class when it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def first_line_with_class(error: Exception) -> str:
+    """The name of an error's class, and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 class ListconError(Exception):
     """A mistake in the input or the environment that its user can put right. The command line exits with 2."""
 

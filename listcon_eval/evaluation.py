@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import InstanceOf
 
@@ -45,6 +45,9 @@ from listcon_eval.systems.baselines import Oracle
 from listcon_eval.systems.first_stage import FirstStageSystem
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
 from listcon_eval.workers import RayWorkers, needs_workers
+
+if TYPE_CHECKING:
+    import torch
 
 _KEY_DIGITS = 8  # of a run's key in the name of its folder
 
@@ -127,7 +130,9 @@ def evaluate(
     if isinstance(model, System) and options is not None:
         raise ListconError(f"{model.name} is loaded already, and options for loading it were given: leave one out")
     source = resolve_model(model) if isinstance(model, str | Path) else model
-    several = options is not None and _several(options)
+    device = None
+    if options is not None and options.workers != 1:
+        device = worker_device(options.workers, options.device)
     chosen, wanted = _modes(source, modes), tuple(named.metric_names(metrics))
     loaded = as_tasks(tasks)
     measured = []
@@ -148,8 +153,8 @@ def evaluate(
     evaluation = Evaluation(Results(), {})
     with ExitStack() as at_end:
         workers = None
-        if several and options is not None and isinstance(source, ModelSpec):
-            workers = at_end.enter_context(_workers_of(system, source, options))
+        if device is not None and options is not None and isinstance(source, ModelSpec):
+            workers = at_end.enter_context(_workers_of(system, source, options, device))
         for task, own in zip(measured, lists, strict=True):
             runs = [_run_of(task, system, mode, output, wanted) for mode in chosen]
             cache_folder = runs[0].folder.parents[1]
@@ -275,29 +280,34 @@ def _system_parts(system: System) -> dict[str, Any]:
     }
 
 
-def _several(options: LoadOptions) -> bool:
-    """Whether workers in processes of their own are asked for."""
+def _identity(system: System) -> dict[str, Any]:
+    """What has to be the same for two processes to compute the same bytes."""
+    return {**_system_parts(system), "hardware": _device_name(system)}
+
+
+def worker_device(workers: int | str, name: str | None) -> "torch.device | None":
+    """The device of whose kind each worker has one; None where this process computes.
+
+    Raises:
+        ListconError: as `needs_workers`, or the name is of one device where there are to be several.
+    """
     from listcon_eval.inference.devices import choose_device, device_count  # it imports torch
 
-    if options.workers == 1:
-        return False
-    device = choose_device(options.device)
-    if str(device) != device.type:
+    device = choose_device(name)
+    if workers != 1 and str(device) != device.type:
         raise ListconError(f"--device {device} is one device, and each worker has one of its own: give {device.type}")
-    return needs_workers(options.workers, device.type, device_count(device))
+    return device if needs_workers(workers, device.type, device_count(device)) else None
 
 
-def _workers_of(system: System, spec: ModelSpec, options: LoadOptions) -> RayWorkers:
+def _workers_of(system: System, spec: ModelSpec, options: LoadOptions, device: "torch.device") -> RayWorkers:
     """Workers that have the system loaded as this process has, each on a device of its own."""
     import torch
 
     from listcon_eval.inference.chunks import texts_of
-    from listcon_eval.inference.devices import choose_device, device_count
+    from listcon_eval.inference.devices import device_count
 
-    device = choose_device(system.device)
-    same = {**_system_parts(system), "hardware": _device_name(system)}
     own = replace(options, device=device.type, workers=1)
-    make = partial(_loaded_as, same, spec, own, torch.get_num_threads())
+    make = partial(_loaded_as, _identity(system), spec, own, torch.get_num_threads())
     return RayWorkers(options.workers, make, device=device.type, devices=device_count(device), texts_of=texts_of)
 
 
@@ -311,7 +321,7 @@ def _loaded_as(same: Mapping[str, Any], spec: ModelSpec, options: LoadOptions, t
 
     torch.set_num_threads(threads)  # a CPU's batches, and how their sums round, follow from their number
     system = load_system(spec, options)
-    own = {**_system_parts(system), "hardware": _device_name(system)}
+    own = _identity(system)
     if other := [name for name in same if own[name] != same[name]]:
         first = other[0]
         raise ListconError(

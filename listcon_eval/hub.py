@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import REGEX_COMMIT_HASH, repo_folder_name
 
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, first_line_with_class
 
 _TIMEOUT_SECONDS = 10  # for the one question whether the hub answers; its client would retry for half a minute
 _OFFLINE, _SILENT = "offline mode is set (HF_HUB_OFFLINE)", "it does not answer"
@@ -51,7 +51,7 @@ def snapshot(
             return Path(download(local_files_only=True))
         except LocalEntryNotFoundError as error:
             if constants.HF_HUB_OFFLINE:
-                raise ListconError(_not_available(repo_id, repo_type, wanted, _first_line(error))) from error
+                raise ListconError(_not_available(repo_id, repo_type, wanted, first_line_with_class(error))) from error
     try:
         commit = HfApi().repo_info(repo_id, repo_type=repo_type, revision=wanted, timeout=_TIMEOUT_SECONDS).sha
     except RevisionNotFoundError as error:
@@ -69,11 +69,13 @@ def snapshot(
         if is_commit:
             with suppress(LocalEntryNotFoundError):
                 return Path(download(local_files_only=True))
-        raise ListconError(_not_available(repo_id, repo_type, wanted, _first_line(error))) from error
+        raise ListconError(_not_available(repo_id, repo_type, wanted, first_line_with_class(error))) from error
     try:
         folder = Path(download())
     except Exception as error:  # as above; also a full disk
-        raise ListconError(f"could not fetch {shown} from {constants.ENDPOINT}: {_first_line(error)}") from error
+        raise ListconError(
+            f"could not fetch {shown} from {constants.ENDPOINT}: {first_line_with_class(error)}"
+        ) from error
     if folder.name != commit:  # the client falls back on the cache
         raise ListconError(
             f"{shown} is commit {commit} at {constants.ENDPOINT}, and commit {folder.name} came: the hub stopped "
@@ -135,8 +137,3 @@ def _not_available(repo_id: str, repo_type: str, wanted: str, reason: str) -> st
 
 def _cache_folder(repo_id: str, repo_type: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type=repo_type)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -2,23 +2,23 @@
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
-from listcon_eval.data import chosen_tasks
+from listcon_eval.data import Task, chosen_tasks
 from listcon_eval.errors import ListconError
-from listcon_eval.evaluation import evaluate
+from listcon_eval.evaluation import evaluate, worker_device
 from listcon_eval.files import check_writable
-from listcon_eval.inference.devices import choose_device, device_count
+from listcon_eval.inference.devices import device_count
 from listcon_eval.metrics.ir_measures import metric_names
 from listcon_eval.records import DTypeOption, Mode
 from listcon_eval.speed.workload import SHAPES
 from listcon_eval.systems.base import LoadOptions, System, load_system, system_class
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
-from listcon_eval.workers import RayWorkers, needs_workers
+from listcon_eval.workers import RayWorkers
 
 State = tuple[str, float]
 """What a cell is at, in words, and the share of it that is done, 0 to 1."""
@@ -145,16 +145,15 @@ def outcomes(
     Raises:
         ListconError: the workers cannot be had.
     """
-    device = choose_device(sweep.device)
-    devices = device_count(device)
-    if needs_workers(sweep.workers, device.type, devices):
+    device = worker_device(sweep.workers, sweep.device)
+    if device is not None:
         import torch
 
         make = partial(_Runner, sweep, threads=torch.get_num_threads())
-        workers = RayWorkers(
+        devices = device_count(device)
+        with RayWorkers(
             sweep.workers, make, device=device.type, devices=devices, texts_of=_name_of_call, in_flight=1
-        )
-        with workers:
+        ) as workers:
             yield from workers.outcomes("evaluate", ((cell,) for cell in cells), watch)
         return
     runner = _Runner(sweep)
@@ -193,10 +192,9 @@ class _Runner:
         started = datetime.datetime.now(datetime.UTC)
         self._progress("loading", 0.0)
         system = self._system(cell)
-        task = chosen_tasks(self._sweep.task_names, self._sweep.data)[cell.place]
         evaluation = evaluate(
             system,
-            [task],
+            [self._tasks[cell.place]],
             modes=cell.modes,
             output=self._sweep.output,
             metrics=self._sweep.metrics,
@@ -205,6 +203,11 @@ class _Runner:
         )
         is_new = any(result.finished >= started for result in evaluation.results)
         return "done" if is_new else "finished before"
+
+    @cached_property
+    def _tasks(self) -> list[Task]:
+        """The sweep's tasks, read once for all cells."""
+        return chosen_tasks(self._sweep.task_names, self._sweep.data)
 
     def _progress(self, words: str, share: float) -> None:
         self.state = (words, share)

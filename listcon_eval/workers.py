@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from listcon_eval.errors import ListconError, count_of
+from listcon_eval.errors import ListconError, count_of, first_line
 
 _MAX_KILLS = 3  # workers that died over the same job
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -273,7 +273,7 @@ class RayWorkers:
                     warnings.simplefilter("ignore")  # what it says of an address is said below
                     ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # it raises errors of many classes, and a plain Exception
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                reason = first_line(error)
                 raise ListconError(
                     f"Ray does not start or answer (--workers {self._given}): {reason}; check the address, or leave "
                     "it out"

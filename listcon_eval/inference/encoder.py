@@ -120,11 +120,10 @@ class FastEncoder:
         """
         if self.backend == "plain" or not len(samples):
             return 0.0
-        theirs = FastEncoder(self._model, "plain", "to compare with").features(samples).double().cpu()  # (N, D)
+        theirs = FastEncoder(self._model, "plain", "to compare with").features(samples)  # (N, D)
         if not theirs.isfinite().all() and (bad := nonfinite_weights(self._model)):
             raise ListconError(bad)
-        ours = self.features(samples).double().cpu()
-        apart = float(((ours - theirs).norm(dim=1) / theirs.norm(dim=1)).max())
+        apart = distance(self.features(samples), theirs)
         tolerance = TOLERANCES[self.dtype]
         if not apart <= tolerance:
             raise ListconError(
@@ -133,6 +132,12 @@ class FastEncoder:
                 f"set {BACKEND_VARIABLE}=plain, and report it with the versions that `listcon-eval doctor` prints"
             )
         return apart
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of two times N features, (N, D), as a share of the length of the expected one."""
+    found, expected = found.double().cpu(), expected.double().cpu()
+    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
 
 
 def nonfinite_weights(model: ListConModel) -> str | None:

@@ -18,7 +18,7 @@ from listcon_eval.inference.encoder import FastEncoder
 from listcon_eval.inference.features import FeatureStore, chunk_of, encode_texts
 from listcon_eval.inference.iterative import from_array, group_name, groups_of, rank_features, to_array
 from listcon_eval.inference.memory import BatchBudget, Budgets, rss_bytes
-from listcon_eval.inference.tokens import IndexedList, TextTokenizer, index_texts
+from listcon_eval.inference.tokens import IndexedList, TextTokenizer, index_texts, over_own_texts
 from listcon_eval.model import PUBLISHED_ID, Checkpoint, ModelSource, load_checkpoint, save_checkpoint
 from listcon_eval.model.architecture import max_tokens
 from listcon_eval.progress import Phases, Progress, no_progress
@@ -310,9 +310,5 @@ class ListConRanker:
 
 def _own_part(group: Sequence[IndexedList], store: FeatureStore) -> tuple[list[IndexedList], NDArray[Any]]:
     """Lists over their own texts alone, and the features of these."""
-    own = np.unique(np.concatenate([[row.query, *row.passages] for row in group]))
-    lists = [
-        row._replace(query=int(np.searchsorted(own, row.query)), passages=np.searchsorted(own, row.passages))
-        for row in group
-    ]
+    own, lists = over_own_texts(group)
     return lists, store.get(own).cpu().numpy()

@@ -70,6 +70,15 @@ def index_list(name: str, query: str, texts: Sequence[str], index: Callable[[str
     return IndexedList(name, index(query), row, first[inverse] if len(first) < len(row) else None)
 
 
+def over_own_texts(lists: Sequence[IndexedList]) -> tuple[NDArray[np.int64], list[IndexedList]]:
+    """The indices of the texts that lists hold, rising, (N,); and the lists over the places of these."""
+    own = np.unique(np.concatenate([np.append(row.passages, row.query) for row in lists]))
+    return own, [
+        row._replace(query=int(np.searchsorted(own, row.query)), passages=np.searchsorted(own, row.passages))
+        for row in lists
+    ]
+
+
 def check_list(name: str, query: object, texts: Sequence[object]) -> None:
     """Raise ListconError, naming the query, when a list cannot be ranked."""
     if not isinstance(query, str):

@@ -30,7 +30,7 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
 
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, first_line
 from listcon_eval.files import sha256_of_file, sha256_of_texts, swapped_folder
 from listcon_eval.model.architecture import ListConConfig, ListConModel, new_encoder
 from listcon_eval.model.source import ModelSource, resolve_source
@@ -256,7 +256,7 @@ def _read_encoder_config(folder: Path) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = CONFIG_MAPPING[model_type](**values)
     except Exception as error:  # each configuration class checks its fields in its own way
-        raise ListconError(f"{path} is no configuration of a {model_type}: {_first_line(error)}") from error
+        raise ListconError(f"{path} is no configuration of a {model_type}: {first_line(error)}") from error
     if getattr(config, "is_encoder_decoder", False):
         raise ListconError(f"{path} is the configuration of a {model_type}, which has a decoder: an encoder is needed")
     return config
@@ -342,11 +342,7 @@ def _reading(path: Path) -> Iterator[None]:
             f"cannot read the weights {path}: the file is damaged, or its pickle holds more than tensors"
         ) from error
     except _UNREADABLE as error:
-        raise ListconError(f"cannot read the weights {path}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise ListconError(f"cannot read the weights {path}: {first_line(error)}") from error
 
 
 def _prefix(keys: Iterable[str], ending: str, folder: Path) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, first_line
 
 _FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
 _LFS_POINTER = b"version https://git-lfs"
@@ -24,8 +24,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # what a malformed file raises differs by file, library and version
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ListconError(f"cannot read the tokenizer in {folder}: {first}") from error
+        raise ListconError(f"cannot read the tokenizer in {folder}: {first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         kind = type(tokenizer).__name__
         raise ListconError(f"the tokenizer in {folder} is a {kind}: a fast tokenizer (tokenizer.json) is needed")

@@ -10,11 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from listcon_eval.inference import ListConRanker
 from listcon_eval.inference.devices import cast_model
-from listcon_eval.inference.encoder import TOLERANCES, FastEncoder
+from listcon_eval.inference.encoder import TOLERANCES, FastEncoder, distance
 from listcon_eval.model import ListConModel
 from listcon_eval.records import DTYPES, DType
 from listcon_eval.speed.random_model import VOCABULARY, Size, random_model
@@ -45,12 +44,6 @@ def token_ids(lengths: Sequence[int], *, vocabulary: int = VOCABULARY) -> list[N
     """Random token ids of texts of these lengths; equal lengths give equal ids."""
     random = np.random.default_rng(0)
     return [random.integers(0, vocabulary, length, dtype=np.int32) for length in lengths]
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    """The largest difference of two times N features, (N, D), as a share of the length of the expected one."""
-    found, expected = found.double().cpu(), expected.double().cpu()
-    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
 
 
 def _small_model() -> ListConModel:

@@ -25,17 +25,17 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from listcon_eval.errors import CheckFailedError, ListconError
+from listcon_eval.errors import CheckFailedError, ListconError, first_line_with_class
 from listcon_eval.files import check_writable, write_json, write_text
 from listcon_eval.inference import ListConRanker
 from listcon_eval.inference.devices import choose_device, resolve_dtype
-from listcon_eval.inference.encoder import BACKENDS, TOLERANCES, FastEncoder, TokenIds, backend_problem
+from listcon_eval.inference.encoder import BACKENDS, TOLERANCES, FastEncoder, TokenIds, backend_problem, distance
 from listcon_eval.inference.memory import device_peak, host_peak, reset_peak
 from listcon_eval.inference.tokens import TextTokenizer
 from listcon_eval.metrics import cmteb
 from listcon_eval.progress import Phases
 from listcon_eval.records import DType, RankedList
-from listcon_eval.speed.checks import CHECKS, distance
+from listcon_eval.speed.checks import CHECKS
 from listcon_eval.speed.measure import (
     busy_share,
     encoder_flop,
@@ -188,7 +188,7 @@ def checks(bench: Bench) -> Iterator[Figure]:
         try:
             value = check.run(bench.device, bench.folder)
         except Exception as error:  # whatever a kernel raises
-            failed.append(f"{name}: {_first_line(error)}")
+            failed.append(f"{name}: {first_line_with_class(error)}")
             continue
         yield Figure(name, value, check.unit, f"{check.limit:g} at most")
         if not value <= check.limit:
@@ -319,7 +319,7 @@ def _plain(ranker: ListConRanker, lists: Workload) -> list[RankedList]:
     procedure = PublishedProcedure(
         ranker.model, ranker.checkpoint.tokenizer, dtype=ranker.dtype, max_length=ranker.max_length
     )
-    return [procedure.rank(*row, "iterative") for row in zip(lists.queries, lists.passages, strict=True)]
+    return procedure.rank_lists(lists.queries, lists.passages, "iterative")
 
 
 def _compared(what: str, expected: Sequence[RankedList], found: Sequence[RankedList]) -> Iterator[Figure]:
@@ -477,7 +477,7 @@ def _outcome(name: str, section: Section, bench: Bench, needs: float, deadline: 
                     outcome.state, outcome.note = "skipped", "the time was up; the figures after these are missing"
                     break
     except Exception as error:  # one section must not cost the others
-        outcome.state, outcome.note, outcome.details = "failed", _first_line(error), traceback.format_exc()
+        outcome.state, outcome.note, outcome.details = "failed", first_line_with_class(error), traceback.format_exc()
         _say(f"  FAILED: {outcome.note}")
     outcome.seconds = time.monotonic() - start
     return outcome
@@ -507,10 +507,6 @@ def _strict(value: float) -> float | str:
 
 def _shown(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.3g}"
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _say(text: str) -> None:

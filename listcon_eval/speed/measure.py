@@ -226,7 +226,7 @@ def measure(
         progress("measuring", (repeat + 1) / repeats)
     agreement = None
     if subset_places:
-        expected = [procedure.rank(*row, mode) for row in zip(subset.queries, subset.passages, strict=True)]
+        expected = procedure.rank_lists(subset.queries, subset.passages, mode)
         agreement = compare_rankings(expected, [found[place] for place in subset_places], subset.passages)
     profiled = subset if subset_places else workload.subset(workload.sample(1))
     sampled = lengths[np.concatenate(batches)]

@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 from listcon_eval.errors import ListconError
 from listcon_eval.inference import ListConRanker
+from listcon_eval.inference.encoder import distance
 from listcon_eval.inference.features import FeatureStore
 from listcon_eval.inference.memory import host_peak, reset_peak
 from listcon_eval.inference.ranker import EncodedLists
@@ -176,9 +177,9 @@ def compare_peers(
     expected, encoders = ranked(precise), []
     for name, own in zip(_ENCODERS, turns, strict=False):
         features: Features = own[0].output
-        apart = np.linalg.norm(features - precise, axis=1) / np.linalg.norm(precise, axis=1)
+        apart = distance(torch.from_numpy(features), torch.from_numpy(precise))
         agreement = compare_rankings(expected, ranked(features), workload.passages)
-        encoders.append(timing(name, own, agreement, float(apart.max())))
+        encoders.append(timing(name, own, agreement, apart))
     of_rankers = dict(zip(rankers, turns[len(encoders) :], strict=True))
     return PeerComparison(
         tuple(encoders),
@@ -346,7 +347,7 @@ def _engine_scores(job: _Job) -> Callable[[Workload], list[RankedList]]:
 
 def _published(job: _Job) -> Callable[[Workload], list[RankedList]]:
     procedure = _procedure(job)
-    return lambda lists: [procedure.rank(*row, job.mode) for row in zip(lists.queries, lists.passages, strict=True)]
+    return lambda lists: procedure.rank_lists(lists.queries, lists.passages, job.mode)
 
 
 def _mteb(job: _Job) -> Callable[[Workload], list[RankedList]]:

@@ -54,6 +54,10 @@ class PublishedProcedure:
         levels = None if self._by_score else levels_of(rounds, keys)
         return ranked_list(scores, rounds=rounds.tolist(), levels=levels)
 
+    def rank_lists(self, queries: Sequence[str], passages: Sequence[Sequence[str]], mode: Mode) -> list[RankedList]:
+        """Rank lists one after the other."""
+        return [self.rank(query, texts, mode) for query, texts in zip(queries, passages, strict=True)]
+
     @torch.inference_mode()
     def features(self, texts: Sequence[str]) -> Tensor:
         """The features of texts, encoded as one batch padded to the longest, (N, D)."""

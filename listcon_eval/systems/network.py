@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from listcon_eval.errors import ListconError, count_of
+from listcon_eval.errors import ListconError, count_of, first_line
 from listcon_eval.files import sha256_of_folder, sha256_of_texts
 from listcon_eval.inference.chunks import chunk_results
 from listcon_eval.inference.devices import choose_device, resolve_dtype
@@ -86,7 +86,7 @@ def loading(spec: ModelSpec, what: str, dtype: torch.dtype) -> Iterator[list[Loa
     except ListconError:
         raise
     except Exception as error:  # what a damaged file raises differs by file and library
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         if isinstance(error, pickle.UnpicklingError):  # torch's own message advises to run the file's code
             first = "its weights are no pickle of tensors alone, and no other kind is read"
         raise ListconError(

@@ -20,7 +20,7 @@ from listcon_eval.errors import ListconError
 from listcon_eval.inference.features import FeatureStore
 from listcon_eval.inference.iterative import rank_features
 from listcon_eval.inference.memory import BatchBudget, Budgets
-from listcon_eval.inference.tokens import IndexedList
+from listcon_eval.inference.tokens import IndexedList, over_own_texts
 from listcon_eval.metrics import cmteb
 from listcon_eval.model import ListConModel
 from listcon_eval.records import CandidateList, Mode
@@ -223,11 +223,7 @@ class ListTrainer(Trainer):
         model.eval()
         device = self.args.device
         budgets = Budgets.for_device(device)
-        used = np.unique(np.concatenate([np.append(row.passages, row.query) for row in held_out.indexed]))
-        lists = [
-            row._replace(query=int(np.searchsorted(used, row.query)), passages=np.searchsorted(used, row.passages))
-            for row in held_out.indexed
-        ]
+        used, lists = over_own_texts(held_out.indexed)
         store = FeatureStore(len(used), model.config.list_width, torch.float32, device, budgets.feature_bytes)
         with torch.inference_mode():
             for start in range(0, len(used), 8192):

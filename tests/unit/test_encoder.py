@@ -24,12 +24,13 @@ from listcon_eval.inference.encoder import (
     Backend,
     FastEncoder,
     OneDnnLinear,
+    distance,
     onednn_is_faster,
     onednn_problem,
 )
 from listcon_eval.model import ListConModel
 from listcon_eval.records import DTYPES, DType
-from listcon_eval.speed.checks import LENGTHS, distance, token_ids
+from listcon_eval.speed.checks import LENGTHS, token_ids
 
 VOCABULARY = 500
 ON_CPU: tuple[Backend, ...] = ("plain", "onednn")
