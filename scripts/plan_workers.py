@@ -2,8 +2,8 @@
 
 A simulation of `run --workers`: the chunks that the engine cuts a task's texts into, two of them with each worker,
 which tokenises and then encodes one after the other; and the first process, which sends and receives one chunk at a
-time. How long a GPU and a tokenizer take is assumed, or taken from `listcon-eval speed --json`; what the first process
-takes is measured where this is run, by the code that does it in a run.
+time. How long a GPU and its tokenizer take was measured on one H200 with 16 cores (docs/gpu.md), or is taken from
+`listcon-eval speed --json`; what the first process takes is measured here, by the code that does it in a run.
 """
 
 import argparse
@@ -131,15 +131,14 @@ def main() -> None:
     """Print the plan of each task and of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speed", type=Path, help="a file of `listcon-eval speed --json` from one GPU")
-    parser.add_argument("--tokens-a-second", type=float, default=0.9e6, help="of one GPU, without --speed")
-    parser.add_argument("--characters-a-second", type=float, default=1.15e6, help="of the tokenizer on one core")
-    parser.add_argument("--cores", type=int, default=8, help="cores for each GPU, which tokenise its texts")
+    parser.add_argument("--tokens-a-second", type=float, default=0.67e6, help="of one GPU, without --speed")
+    parser.add_argument("--characters-a-second", type=float, default=4.6e6, help="of the tokenizer beside each GPU")
     parser.add_argument("--disk", type=float, default=500.0, help="MB/s that the first process writes chunks with")
     given = parser.parse_args()
     tokens_a_second = encoder_rate(given.speed) if given.speed else given.tokens_a_second
     send, receive = measured_costs()
     receive += 1e-6 / given.disk
-    rates = (tokens_a_second, given.characters_a_second * given.cores, send, receive)
+    rates = (tokens_a_second, given.characters_a_second, send, receive)
     print(  # noqa: T201
         f"a GPU: {tokens_a_second / 1e6:.2f} M tokens/s; its tokenizer: {rates[1] / 1e6:.1f} M characters/s\n"
         f"first process: sends {1e-6 / send:.0f} M characters/s, receives {1e-6 / receive:.0f} MB/s, its disk of "

@@ -112,7 +112,7 @@ class QueryEmbedding(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Tag and normalise the rows of lists, (B, S, D) -> (B, S, D)."""
         tags = torch.full(features.shape[1:2], PASSAGE_TAG, device=features.device)  # (S,)
-        tags[0] = QUERY_TAG
+        tags[:1].fill_(QUERY_TAG)  # `tags[0] = ...` would copy a number to the device, and wait for it
         tagged: Tensor = self.layerNorm(features + self.query_embedding(tags))
         return tagged
 
