@@ -40,7 +40,15 @@ from listcon_eval.results.records import (
     Record,
 )
 from listcon_eval.results.store import failures_folder, is_finished, key_of, load_result, run_written
-from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System, load_system, system_class
+from listcon_eval.systems.base import (
+    LoadOptions,
+    RankContext,
+    Ranking,
+    System,
+    check_options,
+    load_system,
+    system_class,
+)
 from listcon_eval.systems.baselines import Oracle
 from listcon_eval.systems.first_stage import FirstStageSystem
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
@@ -130,6 +138,8 @@ def evaluate(
     if isinstance(model, System) and options is not None:
         raise ListconError(f"{model.name} is loaded already, and options for loading it were given: leave one out")
     source = resolve_model(model) if isinstance(model, str | Path) else model
+    if isinstance(source, ModelSpec) and options is not None:
+        check_options(source, options)  # before anything is loaded
     device = None
     if options is not None and options.workers != 1:
         device = worker_device(options.workers, options.device)

@@ -221,11 +221,11 @@ def system_class(kind: str) -> type[System]:
     return found
 
 
-def load_system(spec: ModelSpec, options: LoadOptions) -> System:
-    """Make the system that a spec names.
+def check_options(spec: ModelSpec, options: LoadOptions) -> type[System]:
+    """The class of a spec's kind, which takes these options.
 
     Raises:
-        ListconError: when it cannot be loaded, or an option has no meaning for it.
+        ListconError: an option has no meaning for it.
     """
     kind = system_class(spec.kind)
     asked = {field.name for field in fields(options) if getattr(options, field.name) != field.default}
@@ -236,4 +236,13 @@ def load_system(spec: ModelSpec, options: LoadOptions) -> System:
         raise ListconError(
             f"leave out {given}: a model of the kind {spec.kind} (here {spec.given}) takes no such option"
         )
-    return kind.load(spec, options)
+    return kind
+
+
+def load_system(spec: ModelSpec, options: LoadOptions) -> System:
+    """Make the system that a spec names.
+
+    Raises:
+        ListconError: when it cannot be loaded, or an option has no meaning for it.
+    """
+    return check_options(spec, options).load(spec, options)

@@ -56,6 +56,7 @@ def test_what_workers_are_asked_for() -> None:
 def test_systems_that_compute_nothing_take_no_workers() -> None:
     told = listcon_eval("run", "-m", "bm25", "--tasks", "MiniWeb", "--workers", "2", code=2).stderr
     assert "leave out --workers" in one_line(told)
+    assert "loading" not in told
 
 
 def test_ray_is_missed_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
