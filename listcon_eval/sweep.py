@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -12,7 +13,7 @@ from listcon_eval.data import Task, chosen_tasks
 from listcon_eval.errors import ListconError
 from listcon_eval.evaluation import evaluate, worker_device
 from listcon_eval.files import check_writable
-from listcon_eval.inference.devices import device_count
+from listcon_eval.inference.devices import choose_device, device_count, resolve_dtype
 from listcon_eval.metrics.ir_measures import metric_names
 from listcon_eval.records import DTypeOption, Mode
 from listcon_eval.speed.workload import SHAPES
@@ -105,7 +106,7 @@ def read_sweep(path: Path, content: Mapping[Any, Any]) -> Sweep:
 
 
 def cells_of(sweep: Sweep) -> list[Cell]:
-    """The cells of a sweep: those whose task is known to be long come first, so that none is left alone at the end.
+    """The cells of a sweep; for several workers those of long tasks come first, so that none is left alone at the end.
 
     Raises:
         ListconError: a model, a task or a metric cannot be found, two cells are the same, or the output folder cannot
@@ -113,7 +114,8 @@ def cells_of(sweep: Sweep) -> list[Cell]:
     """
     metric_names(sweep.metrics)
     tasks = chosen_tasks(sweep.task_names, sweep.data)
-    cells = []
+    cells: list[Cell] = []
+    known = set()
     for model in sweep.models:
         spec = resolve_model(model.model, model.kind, model.revision)
         kind = system_class(spec.kind)
@@ -122,12 +124,18 @@ def cells_of(sweep: Sweep) -> list[Cell]:
             device = sweep.device if "device" in kind.load_options else None
             options = LoadOptions(device=device, dtype=dtype, max_length=model.max_length)
             modes = tuple(sweep.modes) if sweep.modes is not None and len(kind.modes) > 1 else None
-            own = [Cell(spec, options, modes, task.name, place) for place, task in enumerate(tasks)]
-            if any(cell in cells for cell in own):
-                raise ListconError(f"the sweep has {spec.given} in {dtype} twice: give each model and dtype once")
-            cells += own
+            same = replace(options, dtype=resolve_dtype(dtype, choose_device(device)))
+            key = (spec if spec.source is None else (spec.kind, spec.variant, spec.source.folder.resolve()), same)
+            if key in known:
+                raise ListconError(
+                    f"the sweep has {spec.given} in {dtype} twice, which may be written in two ways: give each "
+                    "model and dtype once"
+                )
+            known.add(key)
+            cells += [Cell(spec, options, modes, task.name, place) for place, task in enumerate(tasks)]
     check_writable(Path(sweep.output))
-    return sorted(cells, key=lambda cell: -_characters(cell.task))
+    # In one process the cells of a model stay together: it is loaded once.
+    return cells if sweep.workers == 1 else sorted(cells, key=lambda cell: -_characters(cell.task))
 
 
 def _characters(task: str) -> float:

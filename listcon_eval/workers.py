@@ -1,10 +1,12 @@
 """Processes of Ray, one a device, that do what they are sent. Nothing else in this package imports Ray."""
 
 import logging
+import math
 import os
 import re
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +16,11 @@ from typing import Any, Self
 
 from listcon_eval.errors import ListconError, count_of, first_line
 
+logger = logging.getLogger(__name__)
+
 _MAX_KILLS = 3  # workers that died over the same job
 _SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_TO_START = 60  # after which it is said that no worker is ready
 # Ray reads these when it is imported: it sends nothing home, and prints nothing between the results.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -127,6 +132,7 @@ class RayWorkers:
     ) -> None:
         self._given, self._make = str(given), make
         self._on_gpu, self._devices = device == "cuda", devices
+        self._resource = "GPU" if self._on_gpu else "CPU"
         self._texts_of, self._in_flight = texts_of, in_flight
         self._slots: list[_Slot] = []
         self._started_ray = False
@@ -139,11 +145,15 @@ class RayWorkers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for slot in self._slots:
-            _ray().kill(slot.actor)
-        if self._started_ray:
-            _ray().shutdown()
-        self._slots, self._started_ray = [], False
+        slots, self._slots = self._slots, []
+        try:
+            for slot in slots:
+                if slot.actor is not None:  # None where the start was interrupted
+                    _ray().kill(slot.actor)
+        finally:
+            if self._started_ray:
+                _ray().shutdown()
+            self._started_ray = False
 
     def run(self, method: str, chunks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         """Number and result of every call of a method, as they get done.
@@ -174,15 +184,22 @@ class RayWorkers:
         again = list(islice(new, 1))
         if again and not self._slots:
             self._start()
+        patient_until = time.monotonic() + _SECONDS_TO_START
         while True:
             self._send(again, new)
+            has_calls = any(job.method for slot in self._slots for job in slot.sent.values())
+            if not has_calls and not again and (not self._slots or not all(slot.sent for slot in self._slots)):
+                return  # all is done, though workers may still be loading: they are there for the next calls
             # A worker does its jobs in order, so what it is at, and what it died of, is the first of them.
             heads = {next(iter(slot.sent)): slot for slot in self._slots if slot.sent}
-            if not heads:
-                return
-            ready, _ = ray.wait(list(heads), timeout=None if watch is None else _SECONDS_BETWEEN_LOOKS)
+            ready, _ = ray.wait(list(heads), timeout=_SECONDS_BETWEEN_LOOKS)
             if watch is not None:
                 watch(self._states())
+            if not has_calls and not ready and time.monotonic() > patient_until:
+                patient_until = math.inf
+                logger.warning(
+                    "no worker is ready after %d s: Ray has %s free; waiting", _SECONDS_TO_START, self._free()
+                )
             for reference in ready:
                 slot = heads[reference]
                 job = slot.sent[reference]
@@ -192,7 +209,12 @@ class RayWorkers:
                 except ray.exceptions.RayTaskError as error:
                     result = error.cause
                     del slot.sent[reference]
-                except ray.exceptions.RayError:  # the process is gone, or its machine
+                except ray.exceptions.RayError as error:  # the process is gone, or its machine
+                    if getattr(error, "actor_init_failed", False):
+                        raise ListconError(
+                            f"a worker cannot start: {str(error).strip().splitlines()[-1]}; all machines need the same "
+                            "versions of the same packages"
+                        ) from error
                     result = self._after_death(slot, job, again)
                     if result is None:
                         continue
@@ -202,21 +224,24 @@ class RayWorkers:
                     raise result
 
     def _send(self, again: list[_Job], new: Iterator[_Job]) -> None:
-        """Fill the workers up, the emptiest first. A job that a worker died of goes to another one."""
+        """Fill the workers up, the emptiest first. A job that a worker died of goes to another one that is ready."""
         while True:
-            for slot in sorted(self._slots, key=lambda slot: len(slot.sent)):
-                is_loading = any(job.method is None for job in slot.sent.values())
-                if is_loading or len(slot.sent) >= self._in_flight:
+            loaded = [slot for slot in self._slots if all(job.method for job in slot.sent.values())]
+            for slot in sorted(loaded, key=lambda slot: len(slot.sent)):
+                if len(slot.sent) >= self._in_flight:
                     continue
-                place = next(
-                    (n for n, job in enumerate(again) if job.killed is not slot or len(self._slots) == 1), None
-                )
+                place = next((n for n, job in enumerate(again) if job.killed is not slot or len(loaded) == 1), None)
                 job = next(new, None) if place is None else again.pop(place)
                 if job is not None:
                     slot.sent[slot.actor.call.remote(job.method, job.arguments)] = job
                     break
             else:
                 return
+
+    def _free(self) -> str:
+        resource = self._resource
+        has, free = (found.get(resource, 0.0) for found in (_ray().cluster_resources(), _ray().available_resources()))
+        return f"{free:g} of {count_of(int(has), resource)}"
 
     def _states(self) -> dict[int, Any]:
         ray = _ray()
@@ -266,8 +291,11 @@ class RayWorkers:
         address = self._given if self._given.startswith("ray://") else None
         count = self._devices if self._given == "auto" else 0 if address else int(self._given)
         if not ray.is_initialized():
-            where: dict[str, Any] = {"address": address} if address else {"num_cpus": count, "include_dashboard": False}
+            # "local": without it a Ray that runs on this machine would be joined, whatever its size.
+            own = {"address": "local", "num_cpus": count, "include_dashboard": False}
+            where: dict[str, Any] = {"address": address} if address else own
             answer = signal.getsignal(signal.SIGTERM)
+            self._started_ray = True  # also when it is interrupted
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # what it says of an address is said below
@@ -281,14 +309,12 @@ class RayWorkers:
             finally:
                 if threading.current_thread() is threading.main_thread():
                     signal.signal(signal.SIGTERM, answer)  # Ray has put its own in its place
-            self._started_ray = True
-        resource = "GPU" if self._on_gpu else "CPU"
-        has = int(ray.cluster_resources().get(resource, 0))
+        has = int(ray.cluster_resources().get(self._resource, 0))
         if address:  # a machine without an accelerator is one device, whose processors work together
             count = has if self._on_gpu else sum(node["Alive"] for node in ray.nodes())
         if not 0 < count <= has:
             raise ListconError(
-                f"--workers {self._given}: Ray has {has} {resource}s there, and {max(1, count)} are needed"
+                f"--workers {self._given}: Ray has {count_of(has, self._resource)} there, {max(1, count)} are needed"
             )
         self._slots = [_Slot() for _ in range(count)]
         for slot in self._slots:

@@ -73,10 +73,12 @@ def sweep(
     what = f"{len(failed)} of {count_of(len(cells), 'cell')} failed"
     if len(failed) == len(cells):
         raise ListconError("\n".join([what, *told]))
-    table(results_folder(Path(plan.output)))
-    report([results_folder(Path(plan.output))], output=Path(plan.output) / "report.html", quiet=True)
-    if failed:
-        raise CheckFailedError("\n".join([what, *told]))
+    try:
+        table(results_folder(Path(plan.output)))
+        report([results_folder(Path(plan.output))], output=Path(plan.output) / "report.html", quiet=True)
+    finally:  # also where an older run in the folder keeps these from ending well
+        if failed:
+            raise CheckFailedError("\n".join([what, *told]))
 
 
 def _name(cell: "Cell") -> str:

@@ -72,6 +72,7 @@ def encode_texts(
     texts: Sequence[str],
     *,
     budgets: Budgets,
+    budget: BatchBudget,
     phases: Phases,
     progress: Progress,
     cache: ChunkStore | None = None,
@@ -80,6 +81,7 @@ def encode_texts(
 ) -> tuple[FeatureStore, TokenCounts]:
     """Compute the features of N distinct texts of valid Unicode, (N, D), in their order; and the counts over them.
 
+    A batch has as many tokens as `budget` allows, which starts as `budgets` says and may have been halved since.
     Seconds of "tokenise" (in a thread of its own) and "encode" are added to `phases`. Finished chunks are kept in the
     cache and loaded from it; the others are computed by the workers, if there are any, as `chunk_of` does. `check`
     compares the encoder with the plain model on a few of the texts first.
@@ -88,7 +90,6 @@ def encode_texts(
         ListconError: a single text does not fit into the device's memory, or the check fails.
     """
     writer = _Writer(encoder, len(texts), budgets.feature_bytes, cache)
-    budget = BatchBudget(encoder.device, budgets.tokens)
     missing: list[tuple[str, NDArray[np.int64]]] = []
     done = 0
     most = chunk_tokens(budgets.tokens, encoder.network, encoder.device)

@@ -122,6 +122,7 @@ class ListConRanker:
             item_bytes=self.encoder.dtype.itemsize,
             batches=workers_on(self.device),
         )
+        self._tokens = BatchBudget(self.device, self.budgets.tokens)
         self._rows = BatchBudget(self.device, self.budgets.rows, unit="rows", item="list")
         if self.dtype == "bfloat16" and bfloat16_is_slow(self.device):
             logger.warning("this processor only emulates bfloat16: the dtype float32 is faster here, and exact")
@@ -219,6 +220,7 @@ class ListConRanker:
             self._tokenizer,
             texts,
             budgets=self.budgets,
+            budget=self._tokens,
             phases=phases or Phases(),
             progress=progress,
             cache=cache,
@@ -235,6 +237,7 @@ class ListConRanker:
             self._tokenizer,
             texts,
             budgets=self.budgets,
+            budget=self._tokens,
             phases=Phases(),
             progress=no_progress,
             check=not self._checked,

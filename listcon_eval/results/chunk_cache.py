@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -90,7 +90,9 @@ def run_lock(revision_folder: Path, task: str, key: str, *, fresh: bool) -> Iter
         ListconError: another process works on the same computation; names its host and pid.
     """
     folder = revision_folder / WORK / f"{task}-{key[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
+    while not folder.is_dir():
+        with suppress(FileNotFoundError):  # another process that ends removes the folder above when it finds it empty
+            folder.mkdir(parents=True, exist_ok=True)
     # The system releases the lock when its process dies, however that happens: no lock is left behind.
     lock = FileLock(folder / _LOCK)
     try:
@@ -119,7 +121,7 @@ def run_lock(revision_folder: Path, task: str, key: str, *, fresh: bool) -> Iter
 def remove_work(folder: Path) -> None:
     """Remove the chunks of a computation, and the folder above when nothing else is in it."""
     shutil.rmtree(folder)
-    if not any(folder.parent.iterdir()):
+    with suppress(OSError):  # something is in it, or another process has removed it
         folder.parent.rmdir()
 
 

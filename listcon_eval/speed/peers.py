@@ -312,12 +312,25 @@ def _sentence_transformers(job: _Job, backend: Callable[[_Job], nn.Module] | Non
     return partial(model.encode, batch_size=_BATCH, show_progress_bar=False)
 
 
+# Functions of their own: a process makes a peer once, and knows it by its function.
+def _st_torch(job: _Job) -> Callable[[list[str]], Features]:
+    return _sentence_transformers(job, None)
+
+
+def _st_onnxruntime(job: _Job) -> Callable[[list[str]], Features]:
+    return _sentence_transformers(job, _onnxruntime)
+
+
+def _st_openvino(job: _Job) -> Callable[[list[str]], Features]:
+    return _sentence_transformers(job, _openvino)
+
+
 def _engine_features(job: _Job) -> Callable[[list[str]], Features]:
     ranker = _ranker(job)
 
     def encode(texts: list[str]) -> Features:
-        encoded = ranker.encode(texts[:1], [texts])  # distinct texts keep their order
-        features: Features = encoded.store.get(np.arange(len(texts))).numpy()
+        encoded = ranker.encode([max(texts, key=len)], [texts])  # a query must not be empty
+        features: Features = encoded.store.get(encoded.lists[0].passages).numpy()
         return features
 
     return encode
@@ -376,9 +389,9 @@ def _procedure(job: _Job, dtype: torch.dtype = torch.float32) -> PublishedProced
 
 _ENCODERS: dict[str, Peer] = {
     "this engine": _engine_features,
-    "sentence-transformers, torch": partial(_sentence_transformers, backend=None),
-    "sentence-transformers, ONNX Runtime": partial(_sentence_transformers, backend=_onnxruntime),
-    "sentence-transformers, OpenVINO": partial(_sentence_transformers, backend=_openvino),
+    "sentence-transformers, torch": _st_torch,
+    "sentence-transformers, ONNX Runtime": _st_onnxruntime,
+    "sentence-transformers, OpenVINO": _st_openvino,
     "transformers, sorted and padded": _transformers,
 }
 _PROCEDURE = "published procedure"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from listcon_eval.data import local_task
 from listcon_eval.errors import ListconError
 from listcon_eval.evaluation import evaluate
 from listcon_eval.results.chunk_cache import ChunkCache
+from listcon_eval.sweep import Sweep, cells_of
 from listcon_eval.systems.base import LoadOptions
 from listcon_eval.workers import RayWorkers, needs_workers
 from run_files import contents, read_json, run_folders, write_few_lists
@@ -105,6 +107,27 @@ def test_a_call_that_a_worker_died_of_is_made_by_another_one(tmp_path: Path) -> 
             list(workers.run("work", [("wrong",)]))
 
 
+@pytest.mark.slow
+def test_what_is_done_is_not_kept_back_by_a_worker_that_does_not_start(tmp_path: Path) -> None:
+    class Made:
+        """The first one is ready; the second one waits until the test says so."""
+
+        def __init__(self) -> None:
+            with suppress(FileExistsError):
+                (tmp_path / "first").touch(exist_ok=False)
+                return
+            while not (tmp_path / "go").exists():
+                time.sleep(0.05)
+
+        def work(self, what: int) -> int:
+            return what
+
+    with RayWorkers(2, Made, **ON_CPU) as workers:  # type: ignore[arg-type]
+        assert dict(workers.run("work", [(1,), (2,), (3,)])) == {0: 1, 1: 2, 2: 3}
+        (tmp_path / "go").touch()
+        assert dict(workers.run("work", [(4,), (5,)])) == {0: 4, 1: 5}
+
+
 def test_a_worker_that_dies_leaves_the_bytes_of_one_process(
     checkpoint_folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +187,10 @@ def test_a_sweep_shows_failed_cells_and_skips_finished_ones(checkpoint_folder: P
         ("models: [bm25]\nworkers: true", "workers is True: give a number, auto, or a cluster's address"),
         ("models: [bm25]\nmodes: []", "modes is []"),
         ("models: [bm25, bm25]\ntasks: [MiniSearch]", "the sweep has bm25 in auto twice"),
+        (
+            "models: [mini]\ntasks: [MiniSearch]\ndevice: cpu\ndtypes: [auto, float32]",
+            "the sweep has mini in float32 twice",
+        ),
         ("models: [bm25]\nmetrics: [foo]", "foo"),
         ("", "holds None: expected keys with their values"),
         ("models: []", "models is []"),
@@ -175,6 +202,14 @@ def test_a_sweep_shows_failed_cells_and_skips_finished_ones(checkpoint_folder: P
 def test_a_sweep_file_that_says_something_else_is_refused(key: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(key, encoding="utf-8")
     assert message in one_line(listcon_eval("sweep", tmp_path / "sweep.yaml", code=2).stderr)
+
+
+@pytest.mark.parametrize(("workers", "together"), [(1, "given"), (2, "task")])
+def test_one_process_loads_a_model_once_and_several_begin_with_long_tasks(workers: int, together: str) -> None:
+    tasks = ["CMedQAv1-reranking", "T2Reranking"]
+    cells = cells_of(Sweep(models=["bm25", "random"], tasks=tasks, workers=workers))  # type: ignore[list-item]
+    found = [cell.spec.given if together == "given" else cell.task for cell in cells]
+    assert found == (["bm25", "bm25", "random", "random"] if workers == 1 else [tasks[1], tasks[1], tasks[0], tasks[0]])
 
 
 @pytest.mark.slow

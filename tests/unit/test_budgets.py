@@ -208,14 +208,20 @@ def _fails(_: Sequence[int]) -> torch.Tensor:
     raise torch.OutOfMemoryError
 
 
+@pytest.fixture
+def own_ranker(checkpoint_folder: Path) -> ListConRanker:
+    """One for a test alone: a smaller budget stays."""
+    return ListConRanker.from_pretrained(checkpoint_folder, device="cpu", dtype="float32")
+
+
 @pytest.mark.parametrize("stage", ["features", "listwise_logits"])
 def test_both_stages_go_on_with_smaller_batches(
-    ranker: ListConRanker, stage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    own_ranker: ListConRanker, stage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A device that is out of memory for more than two texts, or two lists, at a time."""
     lists = [random_list(size, seed=size) for size in (25, 25, 30, 4, 31)]
-    expected = ranker.rank(lists, "iterative")
-    owner = ranker.encoder if stage == "features" else ranker.model
+    expected = own_ranker.rank(lists, "iterative")
+    owner = own_ranker.encoder if stage == "features" else own_ranker.model
     whole = getattr(owner, stage)
 
     def small(batch: Sequence[object], *rest: object) -> torch.Tensor:
@@ -225,9 +231,28 @@ def test_both_stages_go_on_with_smaller_batches(
         return found
 
     monkeypatch.setattr(owner, stage, small)
-    for one, other in zip(expected, ranker.rank(lists, "iterative"), strict=True):
+    for one, other in zip(expected, own_ranker.rank(lists, "iterative"), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
     assert "cpu is out of memory: continuing with batches of" in caplog.text
+
+
+def test_a_later_chunk_begins_with_the_smaller_batches(
+    own_ranker: ListConRanker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, refused = own_ranker.encoder.features, []
+
+    def small(ids: Sequence[NDArray[np.int32]]) -> torch.Tensor:
+        if len(ids) * max(map(len, ids)) > 100 and len(ids) > 1:
+            refused.append(len(ids))
+            raise torch.OutOfMemoryError
+        return whole(ids)
+
+    monkeypatch.setattr(own_ranker.encoder, "features", small)
+    own_ranker.encode_chunk(["一" * 9] * 50)
+    assert refused
+    refused.clear()
+    own_ranker.encode_chunk(["一" * 9] * 50)
+    assert not refused
 
 
 def test_what_was_seen_of_the_texts(ranker: ListConRanker) -> None:

@@ -1,6 +1,7 @@
 """What an unfinished run keeps: chunks with checksums, for one process at a time."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,16 @@ def test_a_computation_is_for_one_process_and_another_key_is_another_computation
         with run_lock(tmp_path, "task", "other" * 13, fresh=False) as other:
             assert other.folder != cache.folder
         assert cache.folder.is_dir()
+
+
+def test_runs_that_end_side_by_side_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """They share the folder above, which the last one removes."""
+
+    def work(task: int) -> None:
+        for _ in range(150):
+            with run_lock(tmp_path, f"task {task}", "key", fresh=False):
+                pass
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))
+    assert list(tmp_path.iterdir()) == []

@@ -278,7 +278,10 @@ def _work_of(scale: float) -> dict[str, int]:
     model: Any = CountingModel()
     tokenizer: Any = CharacterTokenizer()
     budgets = Budgets.for_device(encoder.device)
-    store, _ = encode_texts(encoder, tokenizer, texts, budgets=budgets, phases=Phases(), progress=no_progress)
+    budget = BatchBudget(encoder.device, budgets.tokens)
+    store, _ = encode_texts(
+        encoder, tokenizer, texts, budgets=budgets, budget=budget, phases=Phases(), progress=no_progress
+    )
     lists = [
         IndexedList(str(place), count + place, np.arange(end - size, end), None)
         for place, (end, size) in enumerate(zip(np.cumsum(sizes).tolist(), sizes.tolist(), strict=True))
