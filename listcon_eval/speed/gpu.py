@@ -93,10 +93,10 @@ class Goal(NamedTuple):
     def verdict(self, value: float) -> str:
         """The goal in words, and whether a value reaches it."""
         sign = 1 if self.stretch >= self.goal else -1
-        reached = [name for name, mark in self._asdict().items() if sign * (value - mark) >= 0]
-        stretch = f", stretch {_shown(self.stretch)}" if self.stretch != self.goal else ""
-        best = reached[-1] if stretch else "goal"
-        return f"{_shown(self.goal)}{stretch}: {f'{best} reached' if reached else 'missed'}"
+        marks = {"goal": self.goal} if self.stretch == self.goal else self._asdict()
+        reached = [name for name, mark in marks.items() if sign * (value - mark) >= 0]
+        stretch = f", stretch {_shown(self.stretch)}" if "stretch" in marks else ""
+        return f"{_shown(self.goal)}{stretch}: {f'{reached[-1]} reached' if reached else 'missed'}"
 
 
 _TOKENS_PER_SECOND, _ALL_SHAPES, _BUSY = Goal(0.95e6, 1.03e6), Goal(100, 80), Goal(0.95, 0.95)

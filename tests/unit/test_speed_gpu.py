@@ -55,7 +55,7 @@ def test_goals_in_words() -> None:
     assert more.verdict(99) == "100, stretch 120: missed"
     assert [goal.verdict(110).split(": ")[1] for goal in (more, less)] == ["goal reached", "missed"]
     assert [goal.verdict(80).split(": ")[1] for goal in (more, less)] == ["missed", "stretch reached"]
-    assert one.verdict(0.96).startswith("0.95: ")
+    assert [one.verdict(share) for share in (0.96, 0.94)] == ["0.95: goal reached", "0.95: missed"]
 
 
 def test_lost_pairs_by_hand() -> None:
