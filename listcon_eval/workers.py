@@ -21,12 +21,18 @@ logger = logging.getLogger(__name__)
 _MAX_KILLS = 3  # workers that died over the same job
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_TO_START = 60  # after which it is said that no worker is ready
-# Ray reads these when it is imported: it sends nothing home, and prints nothing between the results.
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+# Ray reads these when it is imported or started: it sends nothing home, and prints nothing between the results. Its
+# workers would give way to every other process (niceness 15), and beside a busy one hardly load their model.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",
+}
 
 
 def _ray() -> Any:  # noqa: ANN401 - a module
-    for name, value in _QUIET.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
         import ray
