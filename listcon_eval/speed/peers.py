@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -300,29 +301,22 @@ def _openvino(job: _Job) -> nn.Module:
     return _Exported(lambda inputs: compiled(list(inputs.values()))[0])
 
 
-def _sentence_transformers(job: _Job, backend: Callable[[_Job], nn.Module] | None) -> Callable[[list[str]], Features]:
-    from sentence_transformers import SentenceTransformer
+@dataclass(frozen=True)
+class _SentenceTransformers:
+    """The exported model in sentence-transformers. Equal when pickled, unlike a partial: a process makes it once."""
 
-    model = SentenceTransformer(str(job.exported), device="cpu")
-    if backend is not None:
-        transformer: Any = model[0]
-        exported: Any = backend(job)
-        exported.config = transformer.model.config
-        transformer.model = exported
-    return partial(model.encode, batch_size=_BATCH, show_progress_bar=False)
+    backend: Callable[[_Job], nn.Module] | None
 
+    def __call__(self, job: _Job) -> Callable[[list[str]], Features]:
+        from sentence_transformers import SentenceTransformer
 
-# Functions of their own: a process makes a peer once, and knows it by its function.
-def _st_torch(job: _Job) -> Callable[[list[str]], Features]:
-    return _sentence_transformers(job, None)
-
-
-def _st_onnxruntime(job: _Job) -> Callable[[list[str]], Features]:
-    return _sentence_transformers(job, _onnxruntime)
-
-
-def _st_openvino(job: _Job) -> Callable[[list[str]], Features]:
-    return _sentence_transformers(job, _openvino)
+        model = SentenceTransformer(str(job.exported), device="cpu")
+        if self.backend is not None:
+            transformer: Any = model[0]
+            exported: Any = self.backend(job)
+            exported.config = transformer.model.config
+            transformer.model = exported
+        return partial(model.encode, batch_size=_BATCH, show_progress_bar=False)
 
 
 def _engine_features(job: _Job) -> Callable[[list[str]], Features]:
@@ -389,9 +383,9 @@ def _procedure(job: _Job, dtype: torch.dtype = torch.float32) -> PublishedProced
 
 _ENCODERS: dict[str, Peer] = {
     "this engine": _engine_features,
-    "sentence-transformers, torch": _st_torch,
-    "sentence-transformers, ONNX Runtime": _st_onnxruntime,
-    "sentence-transformers, OpenVINO": _st_openvino,
+    "sentence-transformers, torch": _SentenceTransformers(None),
+    "sentence-transformers, ONNX Runtime": _SentenceTransformers(_onnxruntime),
+    "sentence-transformers, OpenVINO": _SentenceTransformers(_openvino),
     "transformers, sorted and padded": _transformers,
 }
 _PROCEDURE = "published procedure"
