@@ -159,7 +159,7 @@ def evaluate(
     for task, own in zip(measured, lists, strict=True):
         if (failures := system.unrankable(own, task.name)) and not keep_going:
             raise ListconError(next(iter(failures.values())))
-    share = _Share([_weight(own) for own in lists], progress)
+    share = _Share([system.work(own) for own in lists], progress)
     evaluation = Evaluation(Results(), {})
     with ExitStack() as at_end:
         workers = None
@@ -219,13 +219,8 @@ def _modes(source: ModelSpec | System, modes: Sequence[str] | None) -> Sequence[
     return modes
 
 
-def _weight(lists: Sequence[CandidateList]) -> int:
-    """How much work a task is, in characters."""
-    return sum(len(row.query) + sum(map(len, row.passages)) for row in lists) or 1
-
-
 class _Share:
-    """The share of an evaluation that is done: tasks weigh by their characters."""
+    """The share of an evaluation that is done: tasks weigh by the work they are for the system."""
 
     def __init__(self, weights: Sequence[int], report: RunProgress) -> None:
         self._weights, self._report = weights, report

@@ -94,6 +94,8 @@ def encode_texts(
     done = 0
     most = chunk_tokens(budgets.tokens, encoder.network, encoder.device)
     lengths = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
+    work = np.minimum(lengths, tokenizer.max_length) + 1  # about: characters instead of tokens
+    total = int(work.sum())
     for chunk in text_chunks(lengths, budgets.chunk_texts, most, tokenizer.max_length):
         name = f"features-{sha256_of_texts(texts[index] for index in chunk)[:32]}" if cache else ""
         kept = cache.load(name) if cache else None
@@ -101,7 +103,7 @@ def encode_texts(
             missing.append((name, chunk))
         else:
             writer.take(kept, chunk)
-            done += len(chunk)
+            done += int(work[chunk].sum())
     if workers is not None:
         chunks = (([texts[index] for index in chunk],) for _, chunk in missing)
         for number, content in phases.timed("encode", workers.run("encode_chunk", chunks)):
@@ -109,8 +111,8 @@ def encode_texts(
             if cache:
                 cache.save(name, content)
             writer.take(content, chunk)
-            done += len(chunk)
-            progress("encode", done, len(texts))
+            done += int(work[chunk].sum())
+            progress("encode", done, total)
         return writer.store, writer.counts
 
     def tokenized(chunk: NDArray[np.int64]) -> tuple[list[NDArray[np.int32]], TokenCounts]:
@@ -122,8 +124,8 @@ def encode_texts(
         nonlocal done
         for rows, features in encoding.batches:
             features.result()
-            done += len(rows)
-            progress("encode", done, len(texts))
+            done += int(work[encoding.chunk[rows]].sum())
+            progress("encode", done, total)
         writer.finish()
         writer.start(encoding)
 

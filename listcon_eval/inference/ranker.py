@@ -209,7 +209,7 @@ class ListConRanker:
             queries: one query a list.
             passages: the passages of each list.
             names: what messages call each query; by default its place and text.
-            progress: told of texts encoded.
+            progress: told how much is encoded, about in characters.
             cache: keeps finished chunks, and gives back those that it has.
             workers: compute the others, by `encode_chunk`; this process when None.
             phases: seconds of "tokenise" and "encode" are added here.

@@ -153,6 +153,10 @@ class System(ABC):
                 failures[row.query_id] = str(error)
         return failures
 
+    def work(self, lists: Sequence[CandidateList]) -> int:
+        """About how much work lists are, for the progress that is shown: the characters of their distinct texts."""
+        return sum(map(len, {text for row in lists for text in (row.query, *row.passages)})) or 1
+
     def rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
         """Score candidate lists in one of the system's modes; a list without candidates has no scores.
 

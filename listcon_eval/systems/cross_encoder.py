@@ -58,17 +58,21 @@ class CrossEncoder(NetworkSystem):
         self.max_length = self.scorer.max_length
         return self.scorer.model
 
+    def work(self, lists: Sequence[CandidateList]) -> int:
+        """The characters of all pairs: a passage is read again with each query."""
+        return sum(len(row.query) + len(text) for row in lists for text in row.passages) or 1
+
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
         """Score the distinct pairs of all lists together."""
         del mode
         pairs = list(dict.fromkeys((row.query, passage) for row in lists for passage in row.passages))
         lengths, observed = self._count(pairs, context)
         scores = np.empty(len(pairs), dtype=np.float32)
-        done = 0
+        done, total = 0, int(lengths.sum()) or 1
         for chunk, found in self._in_chunks("score", "pairs", pairs, lengths, self.score, context):
             scores[chunk] = found
-            done += len(chunk)
-            context.progress("score", done, len(pairs))
+            done += int(lengths[chunk].sum())
+            context.progress("score", done, total)
         places = {pair: place for place, pair in enumerate(pairs)}
         ranked = [ranked_list(scores[[places[row.query, passage] for passage in row.passages]]) for row in lists]
         return Ranking(ranked, {}, observed)

@@ -129,14 +129,17 @@ class Embedding(NetworkSystem):
         observed = {"prompts": {side.value: prompts[side] for side in texts}, **self._count(counts, prompts, context)}
         # Side -> text -> its embedding, (D,).
         embedded: dict[PromptType, dict[str, NDArray[np.float32]]] = {side: {} for side in texts}
+        tokens = {side: np.minimum(counts[side].lengths, self.max_length) for side in texts}
+        done, total = 0, sum(int(lengths.sum()) for lengths in tokens.values()) or 1
         for side, own in texts.items():
-            lengths = np.minimum(counts[side].lengths, self.max_length)
+            lengths = tokens[side]
             units = [(text,) for text in own]
             name, part = f"embeddings-{side.value}", (side, context.task, context.split, context.subset)
             for chunk, found in self._in_chunks("encode", name, units, lengths, self.embed, context, *part):
                 # A copy: what a worker sends lies in memory that is to be given back.
                 embedded[side] |= zip((own[place] for place in chunk), np.array(found), strict=True)
-                context.progress("encode", sum(map(len, embedded.values())), sum(map(len, texts.values())))
+                done += int(lengths[chunk].sum())
+                context.progress("encode", done, total)
         ranked = []
         for row in lists:
             with context.phases.measured("compare"):
