@@ -1,0 +1,58 @@
+"""Give training lists harder negatives: the passages of other lists that BM25 ranks best for their query.
+
+Only lists whose query id starts with one of the prefixes get some, each from the passages of the lists of its own
+prefix. Leave out data in which most of what BM25 finds is relevant, though not judged so.
+
+    python scripts/add_negatives.py lists.jsonl.gz OUT.jsonl.gz --prefix wiki --prefix news --count 10
+"""
+
+import argparse
+import gzip
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import bm25s
+import numpy as np
+
+from listcon_eval.systems.baselines import characters
+
+
+def main() -> None:
+    """Read the options, and write the lists."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lists", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--prefix", action="append", required=True, help="of query ids; may be given more than once")
+    parser.add_argument("--count", type=int, default=10, help="how many negatives to add to each list")
+    options = parser.parse_args()
+    with gzip.open(options.lists, "rt", encoding="utf-8") as lines:
+        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    changed = 0
+    for prefix in options.prefix:
+        mine = [row for row in rows if row["query_id"].startswith(prefix)]
+        if not mine:
+            sys.exit(f"no query id starts with {prefix!r}")
+        pool = sorted({text for row in mine for text in (*row["positive"], *row["negative"])})
+        # A query that occurs twice has all positives of both lists.
+        relevant: dict[str, set[str]] = {}
+        for row in mine:
+            relevant.setdefault(row["query"], set()).update(row["positive"])
+        index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
+        index.index([characters(text) for text in pool], show_progress=False)
+        for row in mine:
+            scores = index.get_scores(characters(row["query"]))
+            known = relevant[row["query"]] | set(row["negative"])
+            most = min(len(pool), options.count + len(known))
+            best = np.argpartition(-scores, most - 1)[:most]
+            ranked = (pool[place] for place in best[np.lexsort((best, -scores[best]))])
+            row["negative"] += [text for text in ranked if text not in known][: options.count]
+        changed += len(mine)
+    with gzip.GzipFile(options.out, "wb", mtime=0) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+    sys.stdout.write(f"{options.out}: {len(rows)} lists, {changed} of them with up to {options.count} more negatives\n")
+
+
+if __name__ == "__main__":
+    main()
