@@ -21,8 +21,8 @@ DEMO_RUN := $(BIN)/listcon-eval run --tasks MiniMedicalA,MiniSearch --output $(D
 
 demo: setup
 	rm -rf $(DEMO)
-	$(DEMO_RUN) -m mini > /dev/null
-	$(DEMO_RUN) -m mini --kind embedding > /dev/null
+	$(DEMO_RUN) -m mini --dtype float32 > /dev/null
+	$(DEMO_RUN) -m mini --dtype float32 --kind embedding > /dev/null
 	$(DEMO_RUN) -m random > /dev/null
 	$(BIN)/listcon-eval table $(DEMO)
 	@echo "The mini benchmark is no official task. Result files: $(DEMO)/results"

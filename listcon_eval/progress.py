@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
-"""Called with a phase's name, the units done so far and the units in all."""
+"""Called with a phase's name, the work done so far and the work in all, in a unit of the phase's own."""
 
 RunProgress = Callable[[str, float], None]
 """Called with what is being done, in words, and the share of the whole job that is done, 0 to 1."""

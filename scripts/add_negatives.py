@@ -7,16 +7,15 @@ prefix. Leave out data in which most of what BM25 finds is relevant, though not 
 """
 
 import argparse
-import gzip
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import bm25s
 import numpy as np
 
+from listcon_eval.errors import ListconError
 from listcon_eval.systems.baselines import characters
+from split_training_lists import read_rows, write_rows
 
 
 def main() -> None:
@@ -27,13 +26,20 @@ def main() -> None:
     parser.add_argument("--prefix", action="append", required=True, help="of query ids; may be given more than once")
     parser.add_argument("--count", type=int, default=10, help="how many negatives to add to each list")
     options = parser.parse_args()
-    with gzip.open(options.lists, "rt", encoding="utf-8") as lines:
-        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    if options.count < 1:
+        parser.error(f"--count is {options.count}: expected 1 or more")
+    if any(one != other and one.startswith(other) for one in options.prefix for other in options.prefix):
+        parser.error(f"--prefix: {' and '.join(options.prefix)} overlap")
+    try:
+        rows = read_rows(options.lists)
+    except ListconError as error:
+        parser.error(str(error))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     changed = 0
-    for prefix in options.prefix:
+    for prefix in dict.fromkeys(options.prefix):
         mine = [row for row in rows if row["query_id"].startswith(prefix)]
         if not mine:
-            sys.exit(f"no query id starts with {prefix!r}")
+            parser.error(f"--prefix: no query id starts with {prefix!r}")
         pool = sorted({text for row in mine for text in (*row["positive"], *row["negative"])})
         # A query that occurs twice has all positives of both lists.
         relevant: dict[str, set[str]] = {}
@@ -42,15 +48,16 @@ def main() -> None:
         index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
         index.index([characters(text) for text in pool], show_progress=False)
         for row in mine:
+            if not characters(row["query"]):
+                continue
             scores = index.get_scores(characters(row["query"]))
             known = relevant[row["query"]] | set(row["negative"])
             most = min(len(pool), options.count + len(known))
             best = np.argpartition(-scores, most - 1)[:most]
-            ranked = (pool[place] for place in best[np.lexsort((best, -scores[best]))])
+            ranked = (pool[place] for place in best[np.lexsort((best, -scores[best]))] if scores[place] > 0)
             row["negative"] += [text for text in ranked if text not in known][: options.count]
         changed += len(mine)
-    with gzip.GzipFile(options.out, "wb", mtime=0) as file:
-        file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+    write_rows(options.out, rows)
     sys.stdout.write(f"{options.out}: {len(rows)} lists, {changed} of them with up to {options.count} more negatives\n")
 
 

@@ -1,9 +1,9 @@
 """Split a file of training lists into lists to train on and longer lists to choose by.
 
-What is held out was never seen in training: queries that share a relevant passage go to one side together, and no
-passage of a held-out list is in a training list, not even as a negative. For that, one in ten of the passages that are
-relevant to no query is set aside as well. A held-out list has 100 candidates: the relevant passages, then by turns the
-next best by BM25 and a random one. Training lists that lose their last negative or positive are left out.
+No passage of a held-out list is in a training list, not even as a negative, and queries that share a relevant passage
+go to one side together. For that, one in ten of the passages that are relevant to no query is set aside as well. A
+held-out list has 100 candidates: the relevant passages, then by turns the next best by BM25 and a random one.
+Training lists that lose their last negative or positive are left out.
 
     python scripts/split_training_lists.py lists.jsonl.gz OUT --share 0.03 --share law:=0.15
 
@@ -16,7 +16,7 @@ import gzip
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,44 @@ from typing import Any
 import bm25s
 import numpy as np
 
+from listcon_eval.data import read_lists
+from listcon_eval.errors import ListconError
 from listcon_eval.systems.baselines import characters
 
 LIST_SIZE = 100
 SET_ASIDE = 0.1
 Row = dict[str, Any]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Training lists as rows with the texts of their relevant and other passages.
+
+    Raises:
+        ListconError: the file cannot be read, naming file and line.
+    """
+    return [
+        {
+            "query_id": row.query_id,
+            "query": row.query,
+            "positive": [text for text, given in zip(row.passages, row.relevance, strict=True) if given > 0],
+            "negative": [text for text, given in zip(row.passages, row.relevance, strict=True) if given <= 0],
+        }
+        for row in read_lists(path)
+    ]
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows in the original layout, gzipped; equal rows make equal bytes."""
+    with gzip.GzipFile(path, "wb", mtime=0) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def share_of(text: str) -> tuple[str, float]:
+    """A prefix, or none, and its share, of `SHARE` or `PREFIX=SHARE`."""
+    prefix, _, share = text.rpartition("=")
+    if not 0 < float(share) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a share above 0 and below 1")
+    return prefix, float(share)
 
 
 def place(text: str, salt: str) -> float:
@@ -55,7 +88,8 @@ def components(rows: Iterable[Row]) -> list[str]:
 
 
 def long_lists(rows: list[Row], pool: list[str], most: int) -> list[Row]:
-    """Lists of `LIST_SIZE` candidates from the pool for up to `most` of the rows."""
+    """Lists of `LIST_SIZE` candidates from the pool for up to `most` of the rows whose query has words."""
+    rows = [row for row in rows if characters(row["query"])]
     index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
     index.index([characters(text) for text in pool], show_progress=False)
     found = []
@@ -74,13 +108,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lists", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--share", action="append", default=[], help="a share, or PREFIX=SHARE of query ids")
-    parser.add_argument("--most", type=int, default=300, help="held-out lists of each share, at most")
+    parser.add_argument(
+        "--share", action="append", type=share_of, required=True, help="a share, or PREFIX=SHARE of query ids"
+    )
+    parser.add_argument(
+        "--most", type=int, default=300, help="held-out lists of each share, at most; the others are in no file"
+    )
     options = parser.parse_args()
-    shares = {prefix: float(share) for prefix, _, share in (text.rpartition("=") for text in options.share)}
-    with gzip.open(options.lists, "rt", encoding="utf-8") as lines:
-        rows: list[Row] = [json.loads(line) for line in lines]
-    rows = [row for row in rows if row["positive"]]
+    shares: dict[str, float] = dict(options.share)
+    try:
+        rows = [row for row in read_rows(options.lists) if row["positive"]]
+    except ListconError as error:
+        parser.error(str(error))
+    for prefix in shares:
+        if not any(row["query_id"].startswith(prefix) for row in rows):
+            parser.error(f"--share: no query id starts with {prefix!r}")
 
     def prefix_of(row: Row) -> str:
         fitting = [prefix for prefix in shares if row["query_id"].startswith(prefix)]
@@ -88,7 +130,10 @@ def main() -> None:
 
     roots = components(rows)
     relevant = {text for row in rows for text in row["positive"]}
-    held_out = [place(root, "rows") < shares.get(prefix_of(row), 0.0) for row, root in zip(rows, roots, strict=True)]
+    share_of_root: dict[str, float] = {}  # a passage may be relevant to queries of several prefixes
+    for row, root in zip(rows, roots, strict=True):
+        share_of_root[root] = max(share_of_root.get(root, 0.0), shares.get(prefix_of(row), 0.0))
+    held_out = [place(root, "rows") < share_of_root[root] for root in roots]
     kind = {text: prefix_of(row) for row in rows for text in (*row["positive"], *row["negative"])}
     aside = {text for row, out in zip(rows, held_out, strict=True) if out for text in row["positive"]}
     aside |= {text for text in kind if text not in relevant and place(text, "texts") < SET_ASIDE}
@@ -99,13 +144,14 @@ def main() -> None:
     files["train"] = [row for row in files["train"] if row["negative"]]
     for prefix in shares:
         mine = [row for row, out in zip(rows, held_out, strict=True) if out and prefix_of(row) == prefix]
+        if not mine:
+            parser.error(f"--share: {shares[prefix]:g} holds out no list of {prefix!r}: give a larger share")
         pool = sorted(text for text in aside if kind[text] == prefix)
         files[f"eval_{prefix.strip(':') or 'rest'}"] = long_lists(mine, pool, options.most)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, lists in files.items():
         path = options.out / f"{name}.jsonl.gz"
-        with gzip.GzipFile(path, "wb", mtime=0) as file:
-            file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in lists)
+        write_rows(path, lists)
         sys.stdout.write(f"{path}: {len(lists)} lists\n")
 
 

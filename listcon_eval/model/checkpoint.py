@@ -14,6 +14,7 @@ import gzip
 import json
 import pickle
 import re
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -220,7 +221,7 @@ def _tensors_of(model: ListConModel) -> dict[str, Tensor]:
 
 @contextmanager
 def _replaced(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Iterator[Path]:
-    """A new folder with configuration and tokenizer, which takes the place of `folder` at the end."""
+    """A new folder with configuration, tokenizer and the card of `folder`, whose place it takes at the end."""
     for path in folder.iterdir() if folder.exists() else ():
         if path.is_dir() or path.suffix not in _DECISIVE_SUFFIXES | {".md"}:
             raise ListconError(
@@ -230,6 +231,8 @@ def _replaced(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: P
     with swapped_folder(folder) as staged:
         model.config.encoder.save_pretrained(staged)
         tokenizer.save_pretrained(staged)
+        for card in folder.glob("*.md"):
+            shutil.copy2(card, staged)
         yield staged
 
 

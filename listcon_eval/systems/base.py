@@ -109,6 +109,7 @@ class System(ABC):
         packages: the packages whose versions change its scores, beside those of every number.
         reads_texts: whether texts have to be such that a model can read them.
         scores_all: whether every candidate gets a score; otherwise `NOT_RETRIEVED` stands for one that did not.
+        reads_every_list: whether a text is work again in every list it is in.
         needs_judgements: whether it ranks by the relevance judgements.
         load_options: the fields of `LoadOptions` that it takes; another one that is set is refused.
         name: its name, `org/name`.
@@ -123,6 +124,7 @@ class System(ABC):
     modes: ClassVar[tuple[str, ...]] = (POINTWISE,)
     reads_texts: ClassVar[bool] = True
     scores_all: ClassVar[bool] = True
+    reads_every_list: ClassVar[bool] = False
     needs_judgements: ClassVar[bool] = False
     load_options: ClassVar[frozenset[str]] = frozenset()
 
@@ -154,8 +156,9 @@ class System(ABC):
         return failures
 
     def work(self, lists: Sequence[CandidateList]) -> int:
-        """About how much work lists are, for the progress that is shown: the characters of their distinct texts."""
-        return sum(map(len, {text for row in lists for text in (row.query, *row.passages)})) or 1
+        """About how much work lists are, in characters, for the progress that is shown."""
+        texts = [text for row in lists for text in (row.query, *row.passages)]
+        return sum(map(len, texts if self.reads_every_list else set(texts))) or 1
 
     def rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
         """Score candidate lists in one of the system's modes; a list without candidates has no scores.

@@ -47,6 +47,7 @@ class Bm25(System):
     """
 
     kind = "bm25"
+    reads_every_list = True
 
     def __init__(self, variant: str = "characters") -> None:
         start = time.perf_counter()

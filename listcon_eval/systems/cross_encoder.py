@@ -42,6 +42,7 @@ class CrossEncoder(NetworkSystem):
     """A cross-encoder, ranking by its logits. Every distinct pair is scored once."""
 
     kind = "cross-encoder"
+    reads_every_list = True
     frameworks = ("Sentence Transformers", "PyTorch", "Transformers")
 
     def _network(self, spec: ModelSpec, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -57,10 +58,6 @@ class CrossEncoder(NetworkSystem):
             check_tokenizer(self.scorer.tokenizer, folder)
         self.max_length = self.scorer.max_length
         return self.scorer.model
-
-    def work(self, lists: Sequence[CandidateList]) -> int:
-        """The characters of all pairs: a passage is read again with each query."""
-        return sum(len(row.query) + len(text) for row in lists for text in row.passages) or 1
 
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
         """Score the distinct pairs of all lists together."""

@@ -114,7 +114,8 @@ def test_the_second_mode_encodes_nothing_again(ranker: ListConRanker, tmp_path: 
     for mode in ("conventional", "iterative", "conventional"):
         model = SystemSearch(system, mode, progress=lambda *row: told.append(row))
         mteb.evaluate(model, task.mteb_task, cache=None, show_progress_bar=False)
-    assert [row for row in told if row[0] == "encode"] == [("encode", 4, 4)]
+    work = sum(len(text) + 1 for text in (query, *passages[:3]))
+    assert [row for row in told if row[0] == "encode"] == [("encode", work, work)]
     assert [row for row in told if row[0] == "list"] == [("list", 3, 3)] * 3
 
 

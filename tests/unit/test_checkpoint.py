@@ -434,6 +434,10 @@ def test_saving_replaces_checkpoints_and_nothing_else(tmp_path: Path, monkeypatc
         with pytest.raises(OSError, match="no space left"):
             save_checkpoint(other.model, other.tokenizer, folder)
     assert_same_weights(one, load_checkpoint(folder))
+    (folder / "README.md").write_text("card", encoding="utf-8")
+    save_checkpoint(other.model, other.tokenizer, folder)
+    assert_same_weights(other, load_checkpoint(folder))
+    assert (folder / "README.md").read_text(encoding="utf-8") == "card"
     (folder / "thesis.docx").touch()
     with pytest.raises(ListconError, match=r"holds thesis\.docx, which is no part of a checkpoint"):
         save_checkpoint(other.model, other.tokenizer, folder)

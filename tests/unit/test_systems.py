@@ -53,11 +53,12 @@ def ranked(system: System, rows: Sequence[CandidateList]) -> list[tuple[float, .
     return [result.scores for result in system.rank(rows, "pointwise", RankContext(METADATA, "dev")).lists]
 
 
-def test_a_text_is_work_once_but_for_a_cross_encoder_once_a_pair(tmp_path: Path) -> None:
+def test_a_text_is_work_once_or_once_a_list(tmp_path: Path) -> None:
     rows = [CandidateList(name, "问题", ("a", "b"), ("答案", "无关的"), (1, 0)) for name in ("q1", "q2")]
-    cross_encoder = load_system(resolve_model(write_cross_encoder(tmp_path / "cross")), LoadOptions(device="cpu"))
-    assert load_system(resolve_model("bm25"), LoadOptions()).work(rows) == 2 + 2 + 3
-    assert cross_encoder.work(rows) == 2 * (4 + 5)
+    folders = (write_embedding(tmp_path / "embedding"), write_cross_encoder(tmp_path / "cross"))
+    embedding, cross_encoder = (load_system(resolve_model(path), LoadOptions(device="cpu")) for path in folders)
+    assert embedding.work(rows) == 2 + 2 + 3
+    assert cross_encoder.work(rows) == 2 * (2 + 2 + 3)
 
 
 # What --model names

@@ -51,3 +51,23 @@ def test_what_is_held_out_is_nowhere_in_training(
             assert not trained & set(texts)
             assert len(texts) == len(set(texts)) > 10
             assert all(text.startswith(prefix) for text in texts)
+
+
+def test_queries_of_two_prefixes_that_share_a_passage_go_to_one_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with gzip.open(tmp_path / "lists.jsonl.gz", "wt", encoding="utf-8") as file:
+        for number in range(60):
+            for kind in ("law:", "web:"):
+                row = {"query_id": f"{kind}{number}", "query": f"问题{number}", "positive": [f"共同答案{number}"]}
+                file.write(json.dumps(row | {"negative": [f"{kind}无关{number}", f"{kind}其他{number}"]}) + "\n")
+    monkeypatch.setattr(sys, "argv", ["split", str(tmp_path / "lists.jsonl.gz"), str(tmp_path), "--share", "law:=0.5"])
+    split_training_lists.main()
+    held_out = {text for row in read(tmp_path / "eval_law.jsonl.gz") for text in row["positive"]}
+    assert held_out
+    assert not held_out & {text for row in read(tmp_path / "train.jsonl.gz") for text in row["positive"]}
+
+    monkeypatch.setattr(sys, "argv", ["split", str(tmp_path / "lists.jsonl.gz"), str(tmp_path), "--share", "lwa:=0.5"])
+    with pytest.raises(SystemExit, match="2"):
+        split_training_lists.main()
+    assert "no query id starts with 'lwa:'" in capsys.readouterr().err
