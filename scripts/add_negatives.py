@@ -10,11 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import bm25s
-import numpy as np
-
 from listcon_eval.errors import ListconError
-from listcon_eval.systems.baselines import characters
+from listcon_eval.systems.baselines import Bm25
 from split_training_lists import read_rows, write_rows
 
 
@@ -45,17 +42,12 @@ def main() -> None:
         relevant: dict[str, set[str]] = {}
         for row in mine:
             relevant.setdefault(row["query"], set()).update(row["positive"])
-        index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
-        index.index([characters(text) for text in pool], show_progress=False)
-        for row in mine:
-            if not characters(row["query"]):
-                continue
-            scores = index.get_scores(characters(row["query"]))
-            known = relevant[row["query"]] | set(row["negative"])
-            most = min(len(pool), options.count + len(known))
-            best = np.argpartition(-scores, most - 1)[:most]
-            ranked = (pool[place] for place in best[np.lexsort((best, -scores[best]))] if scores[place] > 0)
-            row["negative"] += [text for text in ranked if text not in known][: options.count]
+        known = [relevant[row["query"]] | set(row["negative"]) for row in mine]
+        queries = {str(place): row["query"] for place, row in enumerate(mine)}
+        top_k = options.count + max(map(len, known))
+        ranked = Bm25().retrieve(queries, {text: text for text in pool}, top_k)
+        for row, own, best in zip(mine, known, ranked.values(), strict=True):
+            row["negative"] += [text for text in best if text not in own][: options.count]
         changed += len(mine)
     write_rows(options.out, rows)
     sys.stdout.write(f"{options.out}: {len(rows)} lists, {changed} of them with up to {options.count} more negatives\n")

@@ -32,7 +32,8 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=weighted, metavar="FOLDER=WEIGHT")
     parser.add_argument("--output", type=Path, required=True, metavar="OUT")
     options = parser.parse_args()
-    weights = [weight for _, weight in options.folders]
+    total = sum(weight for _, weight in options.folders)
+    weights = [weight / total for _, weight in options.folders]
     try:
         checkpoints = [load_checkpoint(folder) for folder, _ in options.folders]
     except ListconError as error:
@@ -45,8 +46,7 @@ def main() -> None:
     if any(other != vocabularies[0] for other in vocabularies):
         parser.error("the checkpoints have different vocabularies: only those of one start can be averaged")
     mean = {
-        name: sum(state[name] * (weight / sum(weights)) for state, weight in zip(states, weights, strict=True))
-        for name in states[0]
+        name: sum(state[name] * weight for state, weight in zip(states, weights, strict=True)) for name in states[0]
     }
     checkpoints[0].model.load_state_dict(mean)
     sys.stdout.write(f"{save_checkpoint(checkpoints[0].model, checkpoints[0].tokenizer, options.output)}\n")

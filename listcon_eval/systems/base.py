@@ -157,7 +157,7 @@ class System(ABC):
 
     def work(self, lists: Sequence[CandidateList]) -> int:
         """About how much work lists are, in characters, for the progress that is shown."""
-        texts = [text for row in lists for text in (row.query, *row.passages)]
+        texts = (text for row in lists for text in (row.query, *row.passages))
         return sum(map(len, texts if self.reads_every_list else set(texts))) or 1
 
     def rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:

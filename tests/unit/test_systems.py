@@ -58,7 +58,7 @@ def test_a_text_is_work_once_or_once_a_list(tmp_path: Path) -> None:
     folders = (write_embedding(tmp_path / "embedding"), write_cross_encoder(tmp_path / "cross"))
     embedding, cross_encoder = (load_system(resolve_model(path), LoadOptions(device="cpu")) for path in folders)
     assert embedding.work(rows) == 2 + 2 + 3
-    assert cross_encoder.work(rows) == 2 * (2 + 2 + 3)
+    assert cross_encoder.work(rows) == Bm25().work(rows) == 2 * (2 + 2 + 3)
 
 
 # What --model names
