@@ -1,9 +1,12 @@
 """What `make docs` adds to the site: files outside `docs/` as pages, and links to them. mkdocs calls it."""
 
-from pathlib import Path
+import os.path
+import re
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = {
@@ -12,19 +15,23 @@ OUTSIDE = {
     "listcon_eval/data/mini/README.md": "mini-benchmark.md",
     "listcon_eval/model/mini/README.md": "mini-checkpoint.md",
 }
+SOURCES = {page: source for source, page in OUTSIDE.items()}
+LINK = re.compile(r"\]\((?P<target>[^)#:\s]+\.md)(?=[)#])")
 
 
 def on_files(files: Files, config: Any) -> Files:  # noqa: ANN401 - mkdocs' own type cannot be named here
     """Add the files outside `docs/`."""
     for source, page in OUTSIDE.items():
-        text = (ROOT / source).read_text(encoding="utf-8")
-        # Their links are relative to the root; pages lie in `docs/`.
-        files.append(File.generated(config, page, content=text.replace("](docs/", "](")))
+        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """Turn links to files outside `docs/`, which work in the repository, into links to their pages."""
-    for source, page in OUTSIDE.items():
-        markdown = markdown.replace(f"](../{source})", f"]({page})")
-    return markdown
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Turn links that work in the repository into links between pages, which all lie in `docs/`."""
+    source = PurePosixPath(SOURCES.get(page.file.src_uri, f"docs/{page.file.src_uri}"))
+
+    def to_page(link: re.Match[str]) -> str:
+        in_repository = os.path.normpath(source.parent / link["target"])
+        return f"]({OUTSIDE.get(in_repository, in_repository.removeprefix('docs/'))}"
+
+    return LINK.sub(to_page, markdown)
