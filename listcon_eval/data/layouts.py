@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from listcon_eval.data.rows import Row, choose_split, extension_of, read_rows, shown, stem_of, whole_number
 from listcon_eval.errors import ListconError
@@ -33,161 +33,114 @@ Query = str | list[Any]
 """A query's text, or the turns of a conversation: texts, or objects with `role` and `content`."""
 
 
-class Document(NamedTuple):
-    """A document; a model reads title and text joined."""
-
-    title: str
-    text: str
-
-
-class RetrievalData(NamedTuple):
-    """Reranking data of one split, each part in the order of its file.
-
-    Attributes:
-        queries: query id -> text.
-        documents: document id -> document.
-        relevant: query id -> document id -> relevance (above 0 is relevant).
-        top_ranked: query id -> ids of its candidates.
-        instructions: query id -> the instruction that comes with it; empty where there are none.
-    """
-
-    queries: dict[str, Query]
-    documents: dict[str, Document]
-    relevant: dict[str, dict[str, int]]
-    top_ranked: dict[str, list[str]]
-    instructions: dict[str, str]
-
-    @classmethod
-    def of(cls, data: RetrievalSplitData) -> RetrievalData:
-        """The data that a task of mteb holds."""
-        corpus, queries = data["corpus"], data["queries"]
-        with_instructions = "instruction" in queries.column_names
-        return cls(
-            dict(zip(queries["id"], queries["text"], strict=True)),
-            {row["id"]: Document(row.get("title") or "", row["text"]) for row in corpus},
-            {query_id: dict(judged) for query_id, judged in data["relevant_docs"].items()},
-            {query_id: list(doc_ids) for query_id, doc_ids in (data["top_ranked"] or {}).items()},
-            dict(zip(queries["id"], queries["instruction"], strict=True)) if with_instructions else {},
-        )
-
-    def content_hash(self) -> str:
-        """`sha256-` and the first 40 hexadecimal digits of a hash of everything that can change a score.
-
-        Two files of the same data have one hash, whatever their names, layout or compression.
-        """
-        digest = hashlib.sha256()
-        for query_id, query in self.queries.items():
-            candidates = [(doc_id, *self.documents.get(doc_id, ())) for doc_id in self.top_ranked.get(query_id, ())]
-            entry = [query_id, query, candidates, sorted(self.relevant.get(query_id, {}).items())]
-            entry += [self.instructions[query_id]] if query_id in self.instructions else []
-            digest.update(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-        return f"sha256-{digest.hexdigest()[:40]}"
-
-    def split_data(self) -> RetrievalSplitData:
-        """The parts as mteb's retrieval tasks hold them."""
-        from datasets import Dataset
-        from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
-
-        documents = [{"id": doc_id, **document._asdict()} for doc_id, document in self.documents.items()]
-        queries = {"id": list(self.queries), "text": list(self.queries.values())}
-        if self.instructions:
-            queries["instruction"] = [self.instructions.get(query_id) for query_id in self.queries]
-        return RetrievalSplitData(
-            corpus=Dataset.from_list(documents),
-            queries=Dataset.from_dict(queries),
-            relevant_docs=self.relevant,
-            top_ranked=self.top_ranked,
-        )
-
-
-def read_data(path: Path, split: str, subset: str = "default", *, needs_candidates: bool = True) -> RetrievalData:
+def read_data(path: Path, split: str, subset: str = "default", *, needs_candidates: bool = True) -> RetrievalSplitData:
     """Read a file or folder in either layout; one in mteb's may have no candidates unless they are needed.
 
     Raises:
         ListconError: naming file and line, what was seen and what is expected there.
     """
-    if path.is_dir() and _part_files(path, split, subset, "corpus"):
+    if is_retrieval_folder(path, split, subset):
         parts = {part: _part_files(path, split, subset, part) for part in _PART_NAMES}
         return _read_retrieval(path, parts, needs_candidates)
-    return original_data(_original_rows(path, split), split)
+    return data_of_lists(original_lists(original_rows(path, split), split))
 
 
-def stream_lists(path: Path, split: str) -> Iterator[CandidateList] | None:
-    """The candidate lists of a file or folder in the original layout, of which a row at a time is in memory.
-
-    They are those of `read_data`; None for a folder in mteb's layout.
-
-    Raises:
-        ListconError: as `read_data`, when the row is reached.
-    """
-    if path.is_dir() and _part_files(path, split, "default", "corpus"):
-        return None
-    return _stream(_original_rows(path, split), split)
+def is_retrieval_folder(path: Path, split: str, subset: str = "default") -> bool:
+    """Whether a path is a folder in mteb's layout."""
+    return path.is_dir() and bool(_part_files(path, split, subset, "corpus"))
 
 
-def _stream(rows: Iterable[Row], split: str) -> Iterator[CandidateList]:
-    data = _no_data()
-    for row in rows:
-        _add(data, row, split)
-        query_id, query = next(reversed(data.queries.items()))
-        doc_ids = tuple(data.top_ranked[query_id])
-        passages = tuple(data.documents[doc_id].text.strip() for doc_id in doc_ids)  # as mteb hands them to a model
-        relevance = tuple(data.relevant[query_id][doc_id] for doc_id in doc_ids)
-        yield CandidateList(query_id, str(query), doc_ids, passages, relevance)
-        data.queries[query_id] = ""  # the id remains, and is refused a second time
-        for part in (data.documents, data.relevant, data.top_ranked):
-            part.clear()
+def original_rows(path: Path, split: str) -> Iterator[Row]:
+    """The rows of a file or folder in the original layout; ListconError when it is none, as the rows are read."""
+    return (row for file in _original_files(path, split) for row in read_rows(file))
 
 
-def original_data(rows: Iterable[Row], split: str) -> RetrievalData:
-    """Data of rows with columns `query`, `positive`, `negative` and, optionally, `query_id`.
+def original_lists(rows: Iterable[Row], split: str) -> Iterator[CandidateList]:
+    """The lists of rows with columns `query`, `positive`, `negative` and, optionally, `query_id`; texts as they stand.
 
     Ids are those of mteb's own conversion (`AbsTaskReranking._process_example`), one document an occurrence.
     Unlike that conversion, queries with only positives or only negatives stay.
 
     Raises:
-        ListconError: as `read_data`.
+        ListconError: as `read_data`, when the row is reached.
     """
-    data = _no_data()
+    seen: set[str] = set()
     for row in rows:
-        _add(data, row, split)
-    return data
+        missing = [column for column in _ORIGINAL_COLUMNS if column not in row.values]
+        if missing:
+            raise ListconError(
+                f"{row.location}: no {' and no '.join(map(repr, missing))}; expected {', '.join(_ORIGINAL_COLUMNS)}, "
+                f"the row has {', '.join(map(str, row.values)) or 'nothing'}."
+            )
+        query = row.text("query")
+        if not query.strip():
+            raise ListconError(f"{row.location}: the query is empty ({query!r}).")
+        has_id = row.values.get("query_id") is not None
+        query_id = row.id("query_id") if has_id else f"{split}_query{len(seen)}"
+        if query_id in seen:
+            raise ListconError(f"{row.location}: query_id {query_id!r} was used before; expected one row a query.")
+        seen.add(query_id)
+        positive, negative = row.texts("positive"), row.texts("negative")
+        if not positive and not negative:
+            raise ListconError(f"{row.location}: query {query_id!r} has no passages, neither positive nor negative.")
+        # The leading "a" sorts positives before negatives; mteb breaks ties by id, descending.
+        doc_ids = [f"apositive_{query_id}_{number:05d}" for number in range(len(positive))]
+        doc_ids += [f"negative_{query_id}_{number:05d}" for number in range(len(negative))]
+        relevance = (1,) * len(positive) + (0,) * len(negative)
+        yield CandidateList(query_id, query, tuple(doc_ids), (*positive, *negative), relevance)
 
 
-def _no_data() -> RetrievalData:
-    return RetrievalData({}, {}, {}, {}, {})
-
-
-def _add(data: RetrievalData, row: Row, split: str) -> None:
-    missing = [column for column in _ORIGINAL_COLUMNS if column not in row.values]
-    if missing:
-        raise ListconError(
-            f"{row.location}: no {' and no '.join(map(repr, missing))}; expected {', '.join(_ORIGINAL_COLUMNS)}, "
-            f"the row has {', '.join(map(str, row.values)) or 'nothing'}."
+def data_of_lists(lists: Iterable[CandidateList]) -> RetrievalSplitData:
+    """Lists of which no two share a document, as mteb's retrieval tasks hold them."""
+    corpus: list[dict[str, str]] = []
+    queries: dict[str, Query] = {}
+    relevant: dict[str, dict[str, int]] = {}
+    for row in lists:
+        corpus += (
+            {"id": doc_id, "title": "", "text": text} for doc_id, text in zip(row.doc_ids, row.passages, strict=True)
         )
-    query = row.text("query")
-    if not query.strip():
-        raise ListconError(f"{row.location}: the query is empty ({query!r}).")
-    has_id = row.values.get("query_id") is not None
-    query_id = row.id("query_id") if has_id else f"{split}_query{len(data.queries)}"
-    if query_id in data.queries:
-        raise ListconError(f"{row.location}: query_id {query_id!r} was used before; expected one row a query.")
-    positive, negative = row.texts("positive"), row.texts("negative")
-    if not positive and not negative:
-        raise ListconError(f"{row.location}: query {query_id!r} has no passages, neither positive nor negative.")
-    data.queries[query_id] = query
-    judged = data.relevant[query_id] = {}
-    # The leading "a" sorts positives before negatives; mteb breaks ties by id, descending.
-    for kind, texts, relevance in (("apositive", positive, 1), ("negative", negative, 0)):
-        for number, text in enumerate(texts):
-            doc_id = f"{kind}_{query_id}_{number:05d}"
-            data.documents[doc_id] = Document("", text)
-            judged[doc_id] = relevance
-    data.top_ranked[query_id] = list(judged)
+        queries[row.query_id] = row.query
+        relevant[row.query_id] = dict(zip(row.doc_ids, row.relevance, strict=True))
+    return _split_data(corpus, queries, relevant, {query_id: list(judged) for query_id, judged in relevant.items()})
 
 
-def _original_rows(path: Path, split: str) -> Iterator[Row]:
-    return (row for file in _original_files(path, split) for row in read_rows(file))
+def _split_data(
+    corpus: Sequence[Mapping[str, str]],
+    queries: Mapping[str, Query],
+    relevant: dict[str, dict[str, int]],
+    top_ranked: dict[str, list[str]],
+    instructions: Mapping[str, str] | None = None,
+) -> RetrievalSplitData:
+    """The parts as mteb's retrieval tasks hold them; by query id, but for the corpus."""
+    from datasets import Dataset
+    from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
+
+    columns = {"id": list(queries), "text": list(queries.values())}
+    if instructions:
+        columns["instruction"] = [instructions.get(query_id) for query_id in queries]
+    return RetrievalSplitData(
+        corpus=Dataset.from_list(corpus),
+        queries=Dataset.from_dict(columns),
+        relevant_docs=relevant,
+        top_ranked=top_ranked,
+    )
+
+
+def content_hash(data: RetrievalSplitData) -> str:
+    """`sha256-` and the first 40 hexadecimal digits of a hash of everything that can change a score.
+
+    Two files of the same data have one hash, whatever their names, layout or compression.
+    """
+    documents = {row["id"]: (row["id"], row.get("title") or "", row["text"]) for row in data["corpus"].to_list()}
+    digest = hashlib.sha256()
+    for row in data["queries"].to_list():
+        doc_ids = (data["top_ranked"] or {}).get(row["id"], ())
+        judged = sorted(data["relevant_docs"].get(row["id"], {}).items())
+        entry = [row["id"], row["text"], [documents.get(doc_id, (doc_id,)) for doc_id in doc_ids], judged]
+        if row.get("instruction") is not None:
+            entry.append(row["instruction"])
+        digest.update(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+    return f"sha256-{digest.hexdigest()[:40]}"
 
 
 def _original_files(path: Path, split: str) -> list[Path]:
@@ -208,7 +161,7 @@ def _is_data_file(path: Path) -> bool:
     return path.is_file() and extension_of(path) is not None and not path.name.startswith(".")
 
 
-def _read_retrieval(folder: Path, parts: Mapping[str, Sequence[Path]], needs_candidates: bool) -> RetrievalData:
+def _read_retrieval(folder: Path, parts: Mapping[str, Sequence[Path]], needs_candidates: bool) -> RetrievalSplitData:
     """Read the parts of a folder in mteb's retrieval layout; as in mteb, queries without judgements are left out."""
     for part in ("top_ranked", "qrels", "queries"):
         if not parts[part] and (part != "top_ranked" or needs_candidates):
@@ -218,13 +171,16 @@ def _read_retrieval(folder: Path, parts: Mapping[str, Sequence[Path]], needs_can
                 f"configuration of this name in README.md.{why}"
             )
     rows = {part: (row for path in files for row in read_rows(path)) for part, files in parts.items()}
-    data = RetrievalData({}, {}, {}, {}, {})
+    corpus: list[dict[str, str]] = []
+    queries: dict[str, Query] = {}
+    relevant: dict[str, dict[str, int]] = {}
+    top_ranked: dict[str, list[str]] = {}
     for row in rows["top_ranked"]:
         query_id, doc_ids = row.id("query-id"), row.ids("corpus-ids")
-        if data.top_ranked.setdefault(query_id, doc_ids) is not doc_ids:
+        if top_ranked.setdefault(query_id, doc_ids) is not doc_ids:
             raise ListconError(f"{row.location}: a second candidate list for query {query_id!r}; expected one.")
     for row in rows["qrels"]:
-        judged, doc_id = data.relevant.setdefault(row.id("query-id"), {}), row.id("corpus-id")
+        judged, doc_id = relevant.setdefault(row.id("query-id"), {}), row.id("corpus-id")
         score = whole_number(row.value("score"))
         if score is None:
             raise ListconError(
@@ -234,16 +190,15 @@ def _read_retrieval(folder: Path, parts: Mapping[str, Sequence[Path]], needs_can
             raise ListconError(f"{row.location}: {doc_id!r} is judged {score} here and {judged[doc_id]} before.")
     for query_id, row in _by_id(rows["queries"], "query"):
         text = _query_text(row, query_id)
-        if query_id in data.relevant:
-            data.queries[query_id] = text
-    if not data.queries:
+        if query_id in relevant:
+            queries[query_id] = text
+    if not queries:
         raise ListconError(f"{folder}: none of the queries has a relevance judgement (qrels).")
     for doc_id, row in _by_id(rows["corpus"], "document"):
         title = "" if row.values.get("title") is None else row.text("title")
-        data.documents[doc_id] = Document(title, row.text("text"))
-    for row in rows["instruction"]:
-        data.instructions[row.id("query-id")] = row.text("instruction")
-    return data
+        corpus.append({"id": doc_id, "title": title, "text": row.text("text")})
+    instructions = {row.id("query-id"): row.text("instruction") for row in rows["instruction"]}
+    return _split_data(corpus, queries, relevant, top_ranked, instructions)
 
 
 def _query_text(row: Row, query_id: str) -> Query:

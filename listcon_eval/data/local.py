@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from listcon_eval import mteb_compat
-from listcon_eval.data.layouts import RetrievalData, original_data, read_data, stream_lists
+from listcon_eval.data.layouts import (
+    content_hash,
+    data_of_lists,
+    is_retrieval_folder,
+    original_lists,
+    original_rows,
+    read_data,
+)
 from listcon_eval.data.mteb_tasks import card_task, official_task, split_names, tasks_named
 from listcon_eval.data.rows import Row, stem_of
 from listcon_eval.data.tasks import (
@@ -89,8 +96,11 @@ def read_lists(path: str | Path) -> Iterator[CandidateList]:
     place = Path(path).expanduser()
     if not place.exists():
         raise ListconError(f"{path}: no such file or folder.")
-    streamed = stream_lists(place, LOCAL_SPLIT)
-    yield from streamed if streamed is not None else local_task(path, name="local").candidate_lists()
+    if is_retrieval_folder(place, LOCAL_SPLIT):
+        yield from local_task(path, name="local").candidate_lists()
+        return
+    for row in original_lists(original_rows(place, LOCAL_SPLIT), LOCAL_SPLIT):
+        yield row._replace(passages=tuple(map(str.strip, row.passages)))  # as mteb hands them to a model
 
 
 def as_tasks(tasks: Sequence[Task | str] | Mapping[str, Lists] | Path | str) -> list[Task]:
@@ -141,7 +151,7 @@ def task_of_rows(rows: Iterable[Mapping[Any, Any]] | pd.DataFrame, name: str) ->
         located.append(Row(f"{name}, row {number}", values))
     if not located:
         raise ListconError(f"{name}: there are no rows; expected at least one.")
-    return _measurable(loaded_task(original_data(located, LOCAL_SPLIT), free, "rows in memory"))
+    return _measurable(loaded_task(data_of_lists(original_lists(located, LOCAL_SPLIT)), free, "rows in memory"))
 
 
 def chosen_tasks(names: str | None, data: Sequence[str] | None, *, for_first_stage: bool = False) -> list[Task]:
@@ -205,10 +215,8 @@ def _claimed(place: Path, location: str, task: Task) -> Task:
             raise ListconError(
                 f"{location} cannot be read by mteb's code of {task.name} ({error}): give a copy of the whole data set"
             ) from error
-        data = RetrievalData.of(task.mteb_task.dataset[task.subset][task.split])
     else:
-        data = read_data(place, task.split, task.subset)
-        set_data(task.mteb_task, task.split, data.split_data(), task.subset)
+        set_data(task.mteb_task, task.split, read_data(place, task.split, task.subset), task.subset)
     with no_progress_bars():
         own = dict(_flat(mteb_compat.descriptive_statistics(task.mteb_task, task.subset, task.split)))
     official = dict(_flat(task.statistics()))
@@ -224,7 +232,8 @@ def _claimed(place: Path, location: str, task: Task) -> Task:
             + "\n".join(differences)
             + "\nRun it under a name of its own: results under an official name are for official data."
         )
-    return replace(task, source="local copy of official data", location=location, content=data.content_hash())
+    content = content_hash(task.mteb_task.dataset[task.subset][task.split])
+    return replace(task, source="local copy of official data", location=location, content=content)
 
 
 def _local_name(place: Path, subset: str | None) -> str:

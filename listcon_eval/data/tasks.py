@@ -12,7 +12,7 @@ from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from listcon_eval import mteb_compat
-from listcon_eval.data.layouts import read_data
+from listcon_eval.data.layouts import content_hash, read_data
 from listcon_eval.errors import ListconError
 from listcon_eval.records import CandidateList
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from mteb.abstasks.retrieval import AbsTaskRetrieval
     from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
-
-    from listcon_eval.data.layouts import RetrievalData
 
 Source = Literal["hub", "local", "local copy of official data", "packaged", "first stage"]
 LOCAL_SPLIT, DEFAULT_SUBSET = "test", "default"
@@ -57,7 +55,7 @@ class Task:
             data.
         revision: the dataset's hub revision, or the hash of the content of local data.
         location: the dataset's hub id, or the path as it was given.
-        content: the hash of the content of local data (`RetrievalData.content_hash`); None for data from the hub.
+        content: the hash of the content of local data (`layouts.content_hash`); None for data from the hub.
         limit: of a trial, how many of the first queries it has; None for all.
         relevance: the judgement from which on a document is relevant.
         whole: what it is a `variant` of; None for the task itself.
@@ -331,9 +329,9 @@ def mini_task(name: str) -> Task:
         return loaded_task(read_data(path, LOCAL_SPLIT), name, "packaged with listcon_eval", "packaged")
 
 
-def loaded_task(data: RetrievalData, name: str, location: str, source: Source = "local") -> Task:
+def loaded_task(data: RetrievalSplitData, name: str, location: str, source: Source = "local") -> Task:
     """A task of data that is no official data; `Task.candidate_lists` says what is refused."""
-    revision = data.content_hash()
+    revision = content_hash(data)
     task = Task(
         name=name,
         split=LOCAL_SPLIT,
@@ -344,7 +342,7 @@ def loaded_task(data: RetrievalData, name: str, location: str, source: Source = 
         mteb_task=_own_mteb_task(name, revision, source),
         content=revision,
     )
-    set_data(task.mteb_task, LOCAL_SPLIT, data.split_data())
+    set_data(task.mteb_task, LOCAL_SPLIT, data)
     task.candidate_lists()  # a candidate that is no document should be known before a model is loaded
     return task
 

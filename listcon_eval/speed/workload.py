@@ -153,16 +153,12 @@ def read_workload(path: Path) -> Workload:
     Raises:
         ListconError: when there is no such file, or its rows have another layout.
     """
-    from listcon_eval.data.layouts import read_data
+    from listcon_eval.data import read_lists
 
     if not path.exists():
         raise ListconError(f"no data at {path}: give a file (.jsonl, .jsonl.gz) with query, positive, negative")
-    data = read_data(path, "test")
-    return Workload(
-        path.name,
-        [str(query) for query in data.queries.values()],
-        [[data.documents[doc_id].text for doc_id in data.top_ranked[query_id]] for query_id in data.queries],
-    )
+    lists = list(read_lists(path))
+    return Workload(path.name, [row.query for row in lists], [list(row.passages) for row in lists])
 
 
 def _texts(lengths: NDArray[np.int64], random: np.random.Generator) -> list[str]:
