@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -176,13 +177,12 @@ def chosen_tasks(names: str | None, data: Sequence[str] | None, *, for_first_sta
     if odd := [claim for claim in claims if mini_names(claim)]:
         raise ListconError(f"--tasks {odd[0]} is the packaged data, and --data gives other data: {_CLAIMS}")
     tasks = []
-    for place, given in enumerate(data):
+    for given, claim in zip_longest(data, claims):
         name, separator, path = given.partition("=")
         if not separator or Path(given).exists():
             name, path = "", given
         subset = None if Path(path).exists() else re.fullmatch(r"(.+)\[([^\[\]]+)\]", path)
         path, part = (path, None) if subset is None else (subset[1], subset[2])
-        claim = claims[place] if claims else None
         tasks.append(local_task(path, name=name or None, claim=claim, subset=part, for_first_stage=for_first_stage))
     repeated = {task.name for task in tasks if [other.name for other in tasks].count(task.name) > 1}
     if repeated:

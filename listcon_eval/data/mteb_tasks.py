@@ -118,11 +118,7 @@ def official_tasks(name: str, *, for_first_stage: bool = False) -> list[Task]:
 
 
 def official_task(name: str) -> Task:
-    """The one subset and split that a name stands for (`official_tasks`).
-
-    Raises:
-        ListconError: as `official_tasks`, or it stands for several.
-    """
+    """The one subset and split that a name stands for; ListconError as `official_tasks`, or it stands for several."""
     tasks = official_tasks(name, for_first_stage=True)
     if len(tasks) > 1:
         raise ListconError(
@@ -162,16 +158,40 @@ def _not_of_texts(metadata: TaskMetadata) -> str | None:
     return None
 
 
-def list_tasks(language: str | None = None) -> list[Task]:
+def list_tasks(
+    language: str | None = None, types: Sequence[str] = (*_RERANKING_TYPES, *_RETRIEVAL_TYPES)
+) -> list[Task]:
     """The tasks of mteb that bring candidate lists of texts, the model card's first. Needs no data and no hub.
 
     Args:
         language: only those with this language, as `zho`, `deu` or an English name.
+        types: mteb's types of the tasks.
 
     Raises:
         ListconError: no task has the language.
     """
-    return _with_language(_all_tasks((*_RERANKING_TYPES, *_RETRIEVAL_TYPES)), language)
+    import mteb
+    from mteb.languages import ISO_TO_LANGUAGE
+
+    order = {task.name: place for place, task in enumerate(CARD_TASKS)}
+    known = mteb.get_tasks(task_types=cast("Any", list(types)), modalities=["text"])
+    tasks = _ranking_parts(
+        sorted(known, key=lambda task: (order.get(task.metadata.name, len(order)), task.metadata.name))
+    )
+    if language is None:
+        return tasks
+    names = {code: {code, name.casefold()} for code, name in cast("Mapping[str, str]", ISO_TO_LANGUAGE).items()}
+    wanted = language.casefold()
+
+    def has_language(task: Task) -> bool:
+        codes = {code.partition("-")[0] for code in task.languages}
+        return any(wanted in names.get(code, {code}) or (wanted in _CHINESE and code in _CHINESE) for code in codes)
+
+    found = [task for task in tasks if has_language(task)]
+    if not found:
+        seen = sorted({code.partition("-")[0] for task in tasks for code in task.languages})
+        raise ListconError(f"no reranking task has the language {language!r}: give one of {', '.join(seen)}")
+    return found
 
 
 def split_names(names: str) -> list[str]:
@@ -197,7 +217,7 @@ def tasks_named(names: str, *, for_first_stage: bool = False) -> list[Task]:
         if name.casefold() == _ALL_CARD_TASKS:
             tasks += [task for card in CARD_TASKS for task in official_tasks(card.name)]
         elif language is not None:
-            tasks += _with_language(_all_tasks(_RERANKING_TYPES), language[1])
+            tasks += list_tasks(language[1], _RERANKING_TYPES)
         elif mini := mini_names(name):
             tasks += [mini_task(task) for task in mini]
         elif mteb_name(name) is None and (benchmark := _benchmark(name)) is not None:
@@ -214,17 +234,6 @@ def _mteb_task(name: str) -> AbsTaskRetrieval:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on tasks that were superseded
         return cast("AbsTaskRetrieval", mteb.get_task(name))
-
-
-def _all_tasks(types: Sequence[str]) -> list[Task]:
-    """Every subset and split of mteb's tasks of these types that brings lists of texts, the model card's first."""
-    import mteb
-
-    order = {task.name: place for place, task in enumerate(CARD_TASKS)}
-    found = mteb.get_tasks(task_types=cast("Any", list(types)), modalities=["text"])
-    return _ranking_parts(
-        sorted(found, key=lambda task: (order.get(task.metadata.name, len(order)), task.metadata.name))
-    )
 
 
 def _ranking_parts(mteb_tasks: Iterable[Any]) -> list[Task]:
@@ -253,25 +262,6 @@ def _benchmark(name: str) -> list[Task] | None:
     if not tasks:
         raise ListconError(f"{name} has no reranking task of texts: give another benchmark, or tasks by name")
     return tasks
-
-
-def _with_language(tasks: Sequence[Task], language: str | None) -> list[Task]:
-    if language is None:
-        return list(tasks)
-    from mteb.languages import ISO_TO_LANGUAGE
-
-    names = {code: {code, name.casefold()} for code, name in cast("Mapping[str, str]", ISO_TO_LANGUAGE).items()}
-    wanted = language.casefold()
-
-    def has_language(task: Task) -> bool:
-        codes = {code.partition("-")[0] for code in task.languages}
-        return any(wanted in names.get(code, {code}) or (wanted in _CHINESE and code in _CHINESE) for code in codes)
-
-    found = [task for task in tasks if has_language(task)]
-    if not found:
-        seen = sorted({code.partition("-")[0] for task in tasks for code in task.languages})
-        raise ListconError(f"no reranking task has the language {language!r}: give one of {', '.join(seen)}")
-    return found
 
 
 def _unknown(name: str) -> ListconError:

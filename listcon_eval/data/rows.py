@@ -81,7 +81,7 @@ class Row(NamedTuple):
 
 def extension_of(path: Path) -> str | None:
     """The extension by which the file can be read, or None."""
-    return next((e for e in sorted(EXTENSIONS, key=len, reverse=True) if path.name.lower().endswith(e)), None)
+    return next((extension for extension in EXTENSIONS if path.name.lower().endswith(extension)), None)
 
 
 def stem_of(path: Path) -> str:
@@ -105,12 +105,11 @@ def read_rows(path: Path) -> Iterator[Row]:
         rows = _tsv(path)
     else:
         rows = _json(path)
-    empty = True
-    for row in rows:
-        empty = False
-        yield row
-    if empty:
+    first = next(rows, None)
+    if first is None:
         raise ListconError(f"{path}: the file is empty; expected at least one row.")
+    yield first
+    yield from rows
 
 
 def text_lines(path: Path) -> Iterator[tuple[str, str]]:

@@ -246,13 +246,14 @@ def reranking_of(task: Task, first_stage: FirstStage, documents: Mapping[str, st
     candidates = {query_id: list(scores) for query_id, scores in run.items()}
     texts = {doc_id: documents[doc_id] for doc_ids in candidates.values() for doc_id in doc_ids}
     digest = hashlib.sha256(json.dumps([task.revision, task.name, top_k, run, texts]).encode()).hexdigest()
+    content = f"sha256-{digest[:40]}"
     return replace(
         task,
         name=f"{task.name}[{name}-top-{top_k}]",
-        revision=f"sha256-{digest[:40]}",
+        revision=content,
         source="first stage",
         is_official=False,
-        content=f"sha256-{digest[:40]}",
+        content=content,
         mteb_task=mteb_compat.reranking_task(task.mteb_task, task.subset, task.split, candidates, name, revision),
         first_stage=first_stage,
     )
@@ -306,14 +307,13 @@ def no_progress_bars() -> Iterator[None]:
     """Switch the bars of `datasets` off, which would run through a command's output; on again only if they were on."""
     import datasets
 
-    if datasets.are_progress_bars_disabled():
-        yield
-        return
+    were_on = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        datasets.enable_progress_bars()
+        if were_on:
+            datasets.enable_progress_bars()
 
 
 def mini_names(name: str) -> tuple[str, ...]:
@@ -331,26 +331,10 @@ def mini_task(name: str) -> Task:
 
 def loaded_task(data: RetrievalSplitData, name: str, location: str, source: Source = "local") -> Task:
     """A task of data that is no official data; `Task.candidate_lists` says what is refused."""
-    revision = content_hash(data)
-    task = Task(
-        name=name,
-        split=LOCAL_SPLIT,
-        revision=revision,
-        source=source,
-        location=location,
-        is_official=False,
-        mteb_task=_own_mteb_task(name, revision, source),
-        content=revision,
-    )
-    set_data(task.mteb_task, LOCAL_SPLIT, data)
-    task.candidate_lists()  # a candidate that is no document should be known before a model is loaded
-    return task
-
-
-def _own_mteb_task(name: str, revision: str, source: Source) -> AbsTaskRetrieval:
     from mteb.abstasks.retrieval import AbsTaskRetrieval
     from mteb.abstasks.task_metadata import TaskMetadata
 
+    revision = content_hash(data)
     metadata = TaskMetadata(
         name=name,
         description=f"Reranking data ({source}) that is no official task: {name}",
@@ -364,4 +348,17 @@ def _own_mteb_task(name: str, revision: str, source: Source) -> AbsTaskRetrieval
         is_public=False,
     )
     # mteb keeps a task's metadata on its class (unloading a task drops an instance's own): a class for each data set
-    return cast("AbsTaskRetrieval", type("LocalReranking", (AbsTaskRetrieval,), {"metadata": metadata})())
+    mteb_task = cast("AbsTaskRetrieval", type("LocalReranking", (AbsTaskRetrieval,), {"metadata": metadata})())
+    set_data(mteb_task, LOCAL_SPLIT, data)
+    task = Task(
+        name=name,
+        split=LOCAL_SPLIT,
+        revision=revision,
+        source=source,
+        location=location,
+        is_official=False,
+        mteb_task=mteb_task,
+        content=revision,
+    )
+    task.candidate_lists()  # a candidate that is no document should be known before a model is loaded
+    return task

@@ -142,19 +142,19 @@ def _entries(source: "Path | IdTable", column: str, location: str = "") -> Itera
         else:
             yield from _of_table(table, column, str(source))
             return
-    shape, separator = _LINES[column], None
+    shape, is_tsv = _LINES[column], False
     if column == "relevance" and lines and lines[0][1].lower().split() == _TSV_HEADER.split():
-        shape, separator, lines = _TSV_HEADER, "\t", lines[1:]
+        shape, is_tsv, lines = _TSV_HEADER, True, lines[1:]
+    names = shape.split()
     for where, line in lines:
-        words = line.split(separator)
-        if len(words) != len(shape.split()):
+        words = line.split("\t" if is_tsv else None)
+        if len(words) != len(names):
             raise ListconError(f"{where} has {count_of(len(words), 'column')} ({line[:60]!r}); expected `{shape}`")
-        if separator is not None:
+        if is_tsv:
             yield _Entry(where, words[0], words[1], words[2])
-        elif column == "relevance":
-            yield _Entry(where, words[0], words[2], words[3], is_escaped=True)
         else:
-            yield _Entry(where, words[0], words[2], words[4], rank=words[3], is_escaped=True)
+            own = dict(zip(names, words, strict=True))
+            yield _Entry(where, own["query"], own["document"], own[column], own.get("rank", ""), is_escaped=True)
 
 
 def _of_table(table: Any, column: str, location: str) -> Iterator[_Entry]:  # noqa: ANN401 - also what JSON holds
