@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from pydantic import PositiveInt
@@ -77,12 +77,9 @@ class RankContext:
     workers: "ChunkWorkers | None" = None
     keep_going: bool = False
 
-    def name_of(self, row: CandidateList) -> str:
-        """What messages call a list."""
-        return _name_of(self.task.name, row)
 
-
-def _name_of(task: str, row: CandidateList) -> str:
+def list_name(task: str, row: CandidateList) -> str:
+    """What messages call a list."""
     return f"{task}, query {row.query_id}"
 
 
@@ -136,9 +133,9 @@ class System(ABC):
     load_seconds: float = 0.0
 
     @classmethod
-    @abstractmethod
     def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
-        """Make the system that a spec names; ListconError when it cannot be loaded."""
+        """Make the system that a spec names; ListconError when it cannot be loaded. Every kind of `KINDS` has one."""
+        raise NotImplementedError
 
     def unrankable(self, lists: Sequence[CandidateList], task: str) -> dict[str, str]:
         """The lists that cannot be ranked, as far as that is known before the work: query id -> the reason.
@@ -150,7 +147,7 @@ class System(ABC):
         for row in lists if self.reads_texts else ():
             try:
                 if row.passages:
-                    check_list(_name_of(task, row), row.query, row.passages)
+                    check_list(list_name(task, row), row.query, row.passages)
             except ListconError as error:
                 failures[row.query_id] = str(error)
         return failures
@@ -183,8 +180,8 @@ class System(ABC):
                 bad = sum(not math.isfinite(score) and score not in allowed for score in own.scores)
                 if bad:
                     failures[row.query_id] = (
-                        f"{context.name_of(row)}: {bad} of {len(own.scores)} scores are not finite numbers; the "
-                        "weights are damaged, or a value overflowed: try --dtype float32"
+                        f"{list_name(context.task.name, row)}: {bad} of {len(own.scores)} scores are not finite "
+                        "numbers; the weights are damaged, or a value overflowed: try --dtype float32"
                     )
             ranked.append(own)
         if failures and not context.keep_going:
@@ -209,7 +206,7 @@ class System(ABC):
         return {}
 
     def key(self) -> Mapping[str, Any]:
-        """What changes its scores, beside `name` and `revision`."""
+        """What changes its scores, beside `name`, `revision` and `settings()`."""
         return {}
 
     def provenance(self) -> Mapping[str, Any]:
@@ -223,8 +220,7 @@ class System(ABC):
 
 def system_class(kind: str) -> type[System]:
     """The class of a kind."""
-    module, name = KINDS[kind].split(":")
-    found: type[System] = getattr(import_module(f"listcon_eval.systems.{module}"), name)
+    found: type[System] = resolve_name(f"listcon_eval.systems.{KINDS[kind]}")
     return found
 
 

@@ -68,11 +68,9 @@ class Bm25(System):
     @classmethod
     def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
         """`bm25`, or `bm25:` and a variant."""
-        del options
         return cls(spec.variant or "characters")
 
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
-        del mode
         ranked = []
         for done, row in enumerate(lists, start=1):
             with context.phases.measured("score"):
@@ -115,8 +113,6 @@ class Bm25(System):
         """The formula's variant and constants; the tokenizer is part of the name."""
         return {"bm25": "lucene", "k1": K1, "b": B}
 
-    key = settings
-
 
 class Random(System):
     """Scores from 0 to 1 that follow from a seed, the query's id and the document's id, and from nothing else."""
@@ -132,13 +128,11 @@ class Random(System):
     @classmethod
     def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
         """`random`, or `random:SEED`."""
-        del options
         if not (spec.variant or "0").isdecimal():
             raise ListconError(f"the seed in {spec.given!r} is {spec.variant!r}: give a whole number, as in random:7")
         return cls(int(spec.variant or 0))
 
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
-        del mode
         with context.phases.measured("score"):
             ranked = [ranked_list([self._draw(row.query_id, doc_id) for doc_id in row.doc_ids]) for row in lists]
         return Ranking(ranked, {}, {})
@@ -146,10 +140,6 @@ class Random(System):
     def _draw(self, query_id: str, doc_id: str) -> float:
         digest = hashlib.sha256(f"{self.seed}\0{query_id}\0{doc_id}".encode()).digest()
         return (int.from_bytes(digest[:8]) >> 11) / 2**53  # as many bits as a float's fraction has
-
-    def key(self) -> Mapping[str, Any]:
-        """The seed."""
-        return {"seed": self.seed}
 
 
 class Oracle(System):
@@ -164,12 +154,10 @@ class Oracle(System):
     @classmethod
     def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
         """`oracle`."""
-        del options
         if spec.variant:
             raise ListconError(f"the kind oracle has no variants, and {spec.given!r} asks for one: give oracle")
         return cls()
 
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
-        del mode
         with context.phases.measured("score"):
             return Ranking([ranked_list(row.relevance) for row in lists], {}, {})

@@ -61,7 +61,6 @@ class CrossEncoder(NetworkSystem):
 
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
         """Score the distinct pairs of all lists together."""
-        del mode
         pairs = list(dict.fromkeys((row.query, passage) for row in lists for passage in row.passages))
         lengths, observed = self._count(pairs, context)
         scores = np.empty(len(pairs), dtype=np.float32)
@@ -97,7 +96,7 @@ class CrossEncoder(NetworkSystem):
         return self.settings() if self._is_cut else {}
 
     def key(self) -> Mapping[str, Any]:
-        """Weights, length, and how a pair is read."""
+        """Weights, and how a pair is read."""
         return {**super().key(), "reads": self.scorer.reads}
 
     def provenance(self) -> Mapping[str, Any]:
@@ -219,8 +218,7 @@ class ChatClassifier:
 
     @torch.inference_mode()
     def __call__(self, pairs: Sequence[tuple[str, ...]], longest: int, budget: BatchBudget) -> NDArray[np.float32]:
-        """The logits of pairs of query and passage, (N,)."""
-        del longest  # each batch goes by its own
+        """The logits of pairs of query and passage, (N,); the longest of each batch is found out here."""
         rows = self._ids([self._template("\n\n".join(pair)) for pair in pairs])
         rows = [
             row if len(row) <= self.max_length else row[: self.max_length - len(self._after)] + self._after

@@ -41,7 +41,6 @@ from listcon_eval.systems.network import (
 from listcon_eval.systems.resolve import ModelSpec
 
 if TYPE_CHECKING:
-    from mteb.abstasks.task_metadata import TaskMetadata
     from mteb.models import EncoderProtocol, ModelMeta
 
 logger = logging.getLogger(__name__)
@@ -118,7 +117,6 @@ class Embedding(NetworkSystem):
 
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
         """Encode what the lists hold, and compare."""
-        del mode
         texts = {
             PromptType.query: list(dict.fromkeys(row.query for row in lists)),
             PromptType.document: list(dict.fromkeys(text for row in lists for text in row.passages)),
@@ -134,8 +132,8 @@ class Embedding(NetworkSystem):
         for side, own in texts.items():
             lengths = tokens[side]
             units = [(text,) for text in own]
-            name, part = f"embeddings-{side.value}", (side, context.task, context.split, context.subset)
-            for chunk, found in self._in_chunks("encode", name, units, lengths, self.embed, context, *part):
+            name, part = f"embeddings-{side.value}", _part(side, context)
+            for chunk, found in self._in_chunks("encode", name, units, lengths, self.embed, context, part):
                 # A copy: what a worker sends lies in memory that is to be given back.
                 embedded[side] |= zip((own[place] for place in chunk), np.array(found), strict=True)
                 done += int(lengths[chunk].sum())
@@ -166,34 +164,19 @@ class Embedding(NetworkSystem):
                 cut += int((of_side.lengths + added > self.max_length).sum())
         return observed_texts(context, self.name, whole, len(whole.lengths), cut)
 
-    def embed(
-        self,
-        units: Sequence[tuple[str, ...]],
-        longest: int,
-        side: PromptType,
-        task: "TaskMetadata",
-        split: str,
-        subset: str,
-    ) -> NDArray[np.float32]:
+    def embed(self, units: Sequence[tuple[str, ...]], longest: int, part: Mapping[str, Any]) -> NDArray[np.float32]:
         """The embeddings of a chunk of queries or documents, (N, D); `longest` is the tokens of the longest."""
         texts = [text for (text,) in units]
-        encoded = in_batches(
-            self.budget, longest, lambda size: self._call_encoder(texts, side, size, task, split, subset)
-        )
+        encoded = in_batches(self.budget, longest, lambda size: self._call_encoder(texts, size, part))
         return torch.as_tensor(encoded).detach().cpu().float().numpy()
 
-    def _call_encoder(
-        self, texts: Sequence[str], side: PromptType, size: int, task: "TaskMetadata", split: str, subset: str
-    ) -> Any:  # noqa: ANN401 - an array of numpy or torch
+    def _call_encoder(self, texts: Sequence[str], size: int, part: Mapping[str, Any]) -> Any:  # noqa: ANN401 - an array
         from datasets import Dataset
         from torch.utils.data import DataLoader
 
         return self.encoder.encode(
             DataLoader(Dataset.from_dict({"text": list(texts)}), batch_size=size),
-            task_metadata=task,
-            hf_split=split,
-            hf_subset=subset,
-            prompt_type=side,
+            **part,
             batch_size=size,
             show_progress_bar=False,
         )
@@ -218,7 +201,7 @@ class Embedding(NetworkSystem):
             return None
         model.encode = encode
         try:
-            self._call_encoder([""], side, 1, context.task, context.split, context.subset)
+            self._call_encoder([""], 1, _part(side, context))
         finally:
             del model.encode
         return found[0] if found else None
@@ -235,6 +218,16 @@ class Embedding(NetworkSystem):
             "similarity": str(getattr(self.model, "similarity_fn_name", None) or "the model's own"),
             "prompts": {name: text for name, text in (getattr(self.model, "prompts", None) or {}).items() if text},
         }
+
+
+def _part(side: PromptType, context: RankContext) -> dict[str, Any]:
+    """What mteb's models are told of the texts that they encode."""
+    return {
+        "task_metadata": context.task,
+        "hf_split": context.split,
+        "hf_subset": context.subset,
+        "prompt_type": side,
+    }
 
 
 def _sentence_transformers(folder: str, device: torch.device, meta: "ModelMeta | None") -> "EncoderProtocol":

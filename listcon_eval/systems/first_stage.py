@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from listcon_eval.data import FirstStage, Task, reranking_of
 from listcon_eval.data.rows import parse_json, text_lines
@@ -10,15 +10,18 @@ from listcon_eval.data.trec import read_trec_run, short_hash
 from listcon_eval.errors import ListconError
 from listcon_eval.ordering import ranked_list
 from listcon_eval.records import CandidateList
-from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System
+from listcon_eval.systems.base import RankContext, Ranking, System
 from listcon_eval.systems.baselines import Bm25
-from listcon_eval.systems.resolve import ModelSpec, safe_name
+from listcon_eval.systems.resolve import safe_name
 
 _MTEB_META = "mteb_model_meta"  # the key of mteb's prediction files that names the model
 
 
 class FirstStageSystem(System):
-    """The order in which a first stage retrieved the candidates: what a reranker starts from."""
+    """The order in which a first stage retrieved the candidates: what a reranker starts from.
+
+    It belongs to a task (`with_first_stage`), and no model's name stands for it.
+    """
 
     kind = "first-stage"
     reads_texts = False
@@ -28,14 +31,7 @@ class FirstStageSystem(System):
         self.name = f"first-stage/{first_stage.name}"
         self.revision = first_stage.revision
 
-    @classmethod
-    def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
-        """Refuse: a first stage belongs to a task (`with_first_stage`), and has no name of its own."""
-        del options
-        raise ListconError(f"{spec.given} is a first stage: name it with --rerank")
-
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
-        del mode
         with context.phases.measured("score"):
             ranked = [ranked_list([self._run[row.query_id][doc_id] for doc_id in row.doc_ids]) for row in lists]
         return Ranking(ranked, {}, {})

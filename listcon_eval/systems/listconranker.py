@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from listcon_eval.inference import EncodedLists, ListConRanker
 from listcon_eval.progress import Phases
 from listcon_eval.records import MODES, CandidateList, Mode
-from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System
+from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System, list_name
 from listcon_eval.systems.resolve import ModelSpec, model_name, model_revision
 
 DEFAULT_MAX_LENGTH = 512
@@ -93,7 +93,7 @@ class ListConRankerSystem(System):
         encoded = self.ranker.encode(
             [row.query for row in lists],
             [row.passages for row in lists],
-            names=[context.name_of(row) for row in lists],
+            names=[list_name(context.task.name, row) for row in lists],
             progress=context.progress,
             cache=context.cache,
             workers=context.workers,
@@ -111,12 +111,8 @@ class ListConRankerSystem(System):
         return {"max_length": self.ranker.max_length}
 
     def key(self) -> Mapping[str, Any]:
-        """Weights, length, and the encoder's backend."""
-        return {
-            "weights": self.ranker.checkpoint.weights_sha256,
-            "max_length": self.ranker.max_length,
-            "encoder": self.ranker.encoder.backend,
-        }
+        """Weights, and the encoder's backend."""
+        return {"weights": self.ranker.checkpoint.weights_sha256, "encoder": self.ranker.encoder.backend}
 
     def provenance(self) -> Mapping[str, Any]:
         """The checkpoint, and how its texts are encoded."""

@@ -332,8 +332,8 @@ class NetworkSystem(System):
         return {"max_length": self.max_length}
 
     def key(self) -> Mapping[str, Any]:
-        """Weights (prompts are files of the model, too), and length."""
-        return {"weights": self._weights_sha256, "max_length": self.max_length}
+        """Weights; prompts are files of the model, too."""
+        return {"weights": self._weights_sha256}
 
     def provenance(self) -> Mapping[str, Any]:
         """The model's files."""

@@ -44,11 +44,9 @@ class RunFile(System):
     @classmethod
     def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
         """Read the file."""
-        del options
         return cls(Path(spec.given).expanduser())
 
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
-        del mode
         with context.phases.measured("score"):
             run = self._read(lists)
             ranked = [
@@ -92,10 +90,6 @@ class RunFile(System):
                     f"query's candidates in {task}, such as {min(others)!r}; these are such as {row.doc_ids[0]!r}"
                 )
         return {}
-
-    def key(self) -> Mapping[str, Any]:
-        """The file's content."""
-        return {"content": self.revision}
 
     def provenance(self) -> Mapping[str, Any]:
         """The file."""
