@@ -16,11 +16,7 @@ from listcon_eval.errors import ListconError
 
 
 def check_writable(folder: Path) -> None:
-    """Make `folder` when needed and write to it once, so that hours of work do not end at a read-only disk.
-
-    Raises:
-        ListconError: when it cannot be made or written to.
-    """
+    """Make `folder` and write to it once, or raise a ListconError: hours of work should not end at a read-only disk."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

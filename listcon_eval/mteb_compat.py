@@ -190,11 +190,8 @@ def listconranker_loop(
     """Scores of lists by mteb's search over its own wrapper of ListConRanker, with that one's faulty line mended.
 
     The wrapper reads `batch["text"]["text"]`, and mteb's batches of passages hold a list of texts at `batch["text"]`.
-
-    Args:
-        rank: [query, passage_1, ..., passage_n] -> n scores; the wrapper's model.
-        queries: one query a list; neighbours differ, because the wrapper tells lists apart by their queries.
-        passages: the passages of each list.
+    Its model is `rank`: [query, passage_1, ..., passage_n] -> n scores. It tells lists apart by their queries, so
+    neighbours differ.
     """
     import mteb
     from datasets import Dataset
@@ -280,20 +277,11 @@ def task_result(
     seconds: float,
     relevance: int = 1,
 ) -> TaskResult:
-    """Mteb's result of finished scores.
+    """Mteb's result of finished scores, under a task's name: query id -> document id -> score, for every judged query.
 
-    With a threshold of relevance it is put together of two: mteb takes any judgement above 0 for relevant, and only its
-    nDCG is to know the others.
-
-    Args:
-        task: the task, with its data.
-        name: the task's name in the result.
-        subset: the subset that was ranked.
-        split: the split that was ranked.
-        scores: query id -> document id -> score, for every query that mteb evaluates.
-        meta: who the model is.
-        seconds: how long the scores took; mteb would measure how long it took to look them up.
-        relevance: the judgement from which on a document is relevant.
+    The result has the seconds that the scores took; mteb would measure how long it took to look them up. With a
+    threshold of relevance it is put together of two: mteb takes any judgement above 0 for relevant, and only its nDCG
+    is to know the others.
     """
     import mteb
 

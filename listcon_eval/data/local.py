@@ -91,8 +91,7 @@ def local_task(
 def read_lists(path: str | Path) -> Iterator[CandidateList]:
     """The candidate lists of local data, one at a time: data in the original layout may be larger than memory.
 
-    Raises:
-        ListconError: the data cannot be read, naming file and line.
+    A row that cannot be read is a ListconError that names file and line.
     """
     place = Path(path).expanduser()
     if not place.exists():

@@ -30,19 +30,12 @@ _SEPARATED = re.compile(r"(?:\([^()]*\)|\[[^\[\]]*\]|[^,])+")  # a comma in brac
 
 
 class CardTask(NamedTuple):
-    """One of the four tasks of the model card.
+    """One of the four tasks of the model card."""
 
-    Attributes:
-        name: mteb's name.
-        column: its column in the card's table.
-        card_name: the data set's name in a model card's results.
-        card_dataset: the data set's type in a model card's results.
-    """
-
-    name: str
-    column: str
-    card_name: str
-    card_dataset: str
+    name: str  # mteb's
+    column: str  # in the card's table
+    card_name: str  # the data set's name in a model card's results
+    card_dataset: str  # the data set's type in a model card's results
 
     @property
     def aliases(self) -> list[str]:

@@ -30,52 +30,33 @@ _ALL_MINI = "mini"
 
 
 class FirstStage(NamedTuple):
-    """What a first stage retrieved, of which the best documents of each query are reranked.
+    """What a first stage retrieved, of which the best documents of each query are reranked."""
 
-    Attributes:
-        name: what it is called, such as "bm25-characters".
-        revision: a hash of its file, or the version of what computed it.
-        top_k: how many documents a query are reranked.
-        run: query id -> document id -> score, best first, at most `top_k` of them.
-    """
-
-    name: str
-    revision: str
-    top_k: int
-    run: dict[str, dict[str, float]]
+    name: str  # such as "bm25-characters"
+    revision: str  # a hash of its file, or the version of what computed it
+    top_k: int  # how many documents a query are reranked
+    run: dict[str, dict[str, float]]  # query id -> document id -> score, best first, at most `top_k` of them
 
 
 @dataclass
 class Task:
-    """One subset and split of a reranking task.
+    """One subset and split of a reranking task."""
 
-    Attributes:
-        name: the task's name, with subset and split in brackets where there are several: `T2Reranking`,
-            `MIRACLReranking[zh]`, `XGlueWPRReranking[zh][test]`; an official one only when the data is the official
-            data.
-        revision: the dataset's hub revision, or the hash of the content of local data.
-        location: the dataset's hub id, or the path as it was given.
-        content: the hash of the content of local data (`layouts.content_hash`); None for data from the hub.
-        limit: of a trial, how many of the first queries it has; None for all.
-        relevance: the judgement from which on a document is relevant.
-        whole: what it is a `variant` of; None for the task itself.
-        subset: the subset, by mteb's name.
-        first_stage: where the candidates come from, if they are not part of the data.
-    """
-
+    # With subset and split in brackets where there are several: `T2Reranking`, `MIRACLReranking[zh]`,
+    # `XGlueWPRReranking[zh][test]`; an official one only when the data is the official data.
     name: str
     split: str
-    revision: str
+    revision: str  # the dataset's hub revision, or the hash of the content of local data
     source: Source
-    location: str
+    location: str  # the dataset's hub id, or the path as it was given
     is_official: bool
     mteb_task: AbsTaskRetrieval
-    content: str | None = None
-    limit: int | None = None
-    relevance: int = 1
-    whole: Task | None = None
+    content: str | None = None  # the hash of the content of local data (`content_hash`); None for data from the hub
+    limit: int | None = None  # of a trial, how many of the first queries it has; None for all
+    relevance: int = 1  # the judgement from which on a document is relevant
+    whole: Task | None = None  # what it is a `variant` of; None for the task itself
     subset: str = DEFAULT_SUBSET
-    first_stage: FirstStage | None = None
+    first_stage: FirstStage | None = None  # where the candidates come from, if they are not part of the data
 
     @property
     def main_score(self) -> str:
@@ -99,25 +80,18 @@ class Task:
         return of_subsets.get(self.subset, shipped)
 
     def shipped_sizes(self) -> tuple[int, int]:
-        """How many queries and documents there are by mteb's statistics, of which some files count only both together.
-
-        Raises:
-            ListconError: mteb ships no statistics of the task and its candidates.
-        """
+        """How many queries and documents there are by mteb's statistics; ListconError when it ships none."""
         statistics = self.statistics()
         candidates = statistics.get("top_ranked_statistics")
         if not candidates:
             raise ListconError(f"this version of mteb has no statistics of {self.name}; install mteb>=2.26,<3")
+        # Some of mteb's files count queries and documents only together.
         queries = round(candidates["num_top_ranked"] / candidates["average_top_ranked_per_query"])
         queries = statistics.get("num_queries", queries)
         return queries, statistics.get("num_documents", statistics["num_samples"] - queries)
 
     def load(self) -> None:
-        """Get the data from the hub or its cache, unless it is loaded already.
-
-        Raises:
-            ListconError: neither has it, or it cannot be read.
-        """
+        """Get the data from the hub or its cache, unless it is loaded; ListconError when it cannot be had or read."""
         if self.mteb_task.data_loaded:
             return
         from listcon_eval.hub import snapshot

@@ -55,27 +55,16 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class RankContext:
-    """What lists are ranked for, and how the work is done.
+    """What lists are ranked for, and how the work is done."""
 
-    Attributes:
-        task: mteb's metadata of the task; prompts follow from it.
-        split: the evaluated split.
-        subset: the evaluated subset.
-        progress: told of units that are done.
-        phases: seconds by phase are added here.
-        cache: keeps finished chunks, and gives back those that it has.
-        workers: compute the other chunks; this process when None.
-        keep_going: whether a list that cannot be ranked is reported in `Ranking.failures` instead of ending the run.
-    """
-
-    task: "TaskMetadata"
+    task: "TaskMetadata"  # mteb's metadata of the task; prompts follow from it
     split: str
     subset: str = "default"
     progress: Progress = no_progress
-    phases: Phases = field(default_factory=Phases)
-    cache: "ChunkStore | None" = None
-    workers: "ChunkWorkers | None" = None
-    keep_going: bool = False
+    phases: Phases = field(default_factory=Phases)  # seconds by phase are added here
+    cache: "ChunkStore | None" = None  # keeps finished chunks, and gives back those that it has
+    workers: "ChunkWorkers | None" = None  # compute the other chunks; this process when None
+    keep_going: bool = False  # whether a list that cannot be ranked is one of `Ranking.failures`, or ends the run
 
 
 def list_name(task: str, row: CandidateList) -> str:
@@ -84,52 +73,31 @@ def list_name(task: str, row: CandidateList) -> str:
 
 
 class Ranking(NamedTuple):
-    """What a system made of lists.
+    """What a system made of lists."""
 
-    Attributes:
-        lists: one `RankedList` a candidate list, in their order. One of a list that failed has NaN for scores.
-        failures: query id -> why its list could not be ranked.
-        observed: what was seen on the way, for the provenance: texts that were cut, candidates that were left out.
-    """
-
-    lists: list[RankedList]
-    failures: dict[str, str]
-    observed: Mapping[str, Any]
+    lists: list[RankedList]  # one a candidate list, in their order; one of a list that failed has NaN for scores
+    failures: dict[str, str]  # query id -> why its list could not be ranked
+    observed: Mapping[str, Any]  # what was seen on the way, for the provenance: texts that were cut, for instance
 
 
 class System(ABC):
-    """A system that scores candidate lists.
-
-    Attributes:
-        kind: the kind's name.
-        modes: its modes; `POINTWISE` alone where each passage is scored without the others.
-        packages: the packages whose versions change its scores, beside those of every number.
-        reads_texts: whether texts have to be such that a model can read them.
-        scores_all: whether every candidate gets a score; otherwise `NOT_RETRIEVED` stands for one that did not.
-        reads_every_list: whether a text is work again in every list it is in.
-        needs_judgements: whether it ranks by the relevance judgements.
-        load_options: the fields of `LoadOptions` that it takes; another one that is set is refused.
-        name: its name, `org/name`.
-        revision: the hub's commit, a hash of local files, a library's version, a seed. A finished run is read again as
-            long as this, the settings and `key()` are the same: a class outside this package changes it with its code.
-        dtype: the number format; None where there is no such choice.
-        device: the device it computes on; None where nothing is computed here.
-        load_seconds: how long it took to load.
-    """
+    """A system that scores candidate lists."""
 
     kind: ClassVar[str]
-    modes: ClassVar[tuple[str, ...]] = (POINTWISE,)
-    reads_texts: ClassVar[bool] = True
-    scores_all: ClassVar[bool] = True
-    reads_every_list: ClassVar[bool] = False
-    needs_judgements: ClassVar[bool] = False
-    load_options: ClassVar[frozenset[str]] = frozenset()
+    modes: ClassVar[tuple[str, ...]] = (POINTWISE,)  # this one alone: each passage is scored without the others
+    reads_texts: ClassVar[bool] = True  # whether texts have to be such that a model can read them
+    scores_all: ClassVar[bool] = True  # otherwise `NOT_RETRIEVED` stands for a candidate without a score
+    reads_every_list: ClassVar[bool] = False  # whether a text is work again in every list it is in
+    needs_judgements: ClassVar[bool] = False  # whether it ranks by the relevance judgements
+    load_options: ClassVar[frozenset[str]] = frozenset()  # of `LoadOptions`; another one that is set is refused
 
-    name: str
+    name: str  # `org/name`
+    # The hub's commit, a hash of local files, a library's version, a seed. A finished run is read again as long as
+    # this, the settings and `key()` are the same: a class outside this package changes it with its code.
     revision: str
-    packages: tuple[str, ...] = ()
-    dtype: str | None = None
-    device: str | None = None
+    packages: tuple[str, ...] = ()  # those whose versions change its scores, beside those of every number
+    dtype: str | None = None  # None where there is no choice of number format
+    device: str | None = None  # None where nothing is computed here
     load_seconds: float = 0.0
 
     @classmethod
@@ -138,11 +106,7 @@ class System(ABC):
         raise NotImplementedError
 
     def unrankable(self, lists: Sequence[CandidateList], task: str) -> dict[str, str]:
-        """The lists that cannot be ranked, as far as that is known before the work: query id -> the reason.
-
-        Raises:
-            ListconError: none of them can.
-        """
+        """The lists that cannot be ranked, as far as that is known before the work: query id -> the reason."""
         failures: dict[str, str] = {}
         for row in lists if self.reads_texts else ():
             try:
@@ -225,11 +189,7 @@ def system_class(kind: str) -> type[System]:
 
 
 def check_options(spec: ModelSpec, options: LoadOptions) -> type[System]:
-    """The class of a spec's kind, which takes these options.
-
-    Raises:
-        ListconError: an option has no meaning for it.
-    """
+    """The class of a spec's kind; ListconError when one of the options has no meaning for it."""
     kind = system_class(spec.kind)
     asked = {field.name for field in fields(options) if getattr(options, field.name) != field.default}
     if options.device == "cpu":
@@ -243,9 +203,5 @@ def check_options(spec: ModelSpec, options: LoadOptions) -> type[System]:
 
 
 def load_system(spec: ModelSpec, options: LoadOptions) -> System:
-    """Make the system that a spec names.
-
-    Raises:
-        ListconError: when it cannot be loaded, or an option has no meaning for it.
-    """
+    """Make the system that a spec names; ListconError when it cannot be loaded, or as `check_options`."""
     return check_options(spec, options).load(spec, options)

@@ -90,13 +90,10 @@ class Bm25(System):
     def retrieve(
         self, queries: Mapping[str, str], documents: Mapping[str, str], top_k: int
     ) -> dict[str, dict[str, float]]:
-        """Search a whole corpus, whose document frequencies and lengths count: query id -> document id -> score.
+        """Search a whole corpus (id -> text), whose frequencies and lengths count: query id -> document id -> score.
 
-        Args:
-            queries: query id -> text.
-            documents: document id -> text.
-            top_k: how many documents a query, best first, ties in the corpus's order; those without a word of the query
-                are left out.
+        Each query (id -> text) has at most `top_k` documents, best first, ties in the corpus's order; documents without
+        a word of the query are left out.
         """
         index = self._bm25(k1=K1, b=B, method="lucene", dtype="float64")
         ids = list(documents)
