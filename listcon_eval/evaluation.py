@@ -50,8 +50,8 @@ from listcon_eval.systems.base import (
     system_class,
 )
 from listcon_eval.systems.baselines import Oracle
-from listcon_eval.systems.first_stage import FirstStageSystem
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
+from listcon_eval.systems.runs import FirstStageSystem
 from listcon_eval.workers import RayWorkers, needs_workers
 
 if TYPE_CHECKING:

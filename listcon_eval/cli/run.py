@@ -152,8 +152,8 @@ def _evaluate_and_print(
 ) -> None:
     from listcon_eval.data import chosen_tasks
     from listcon_eval.evaluation import evaluate
-    from listcon_eval.systems.first_stage import with_first_stage
     from listcon_eval.systems.resolve import resolve_model
+    from listcon_eval.systems.runs import with_first_stage
 
     set_up_logging(quiet)
     spec = resolve_model(model, kind, revision)

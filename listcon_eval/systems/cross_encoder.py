@@ -47,7 +47,6 @@ class CrossEncoder(NetworkSystem):
 
     def _network(self, spec: ModelSpec, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> nn.Module:
         folder = self._source.folder
-        self._is_cut = options.max_length is not None
         with loading(spec, "a cross-encoder", dtype) as self._loaded:
             self.scorer: PairScorer | ChatClassifier = (
                 ChatClassifier(folder, options.max_length)
@@ -57,6 +56,7 @@ class CrossEncoder(NetworkSystem):
             check_weights(folder, self._loaded)
             check_tokenizer(self.scorer.tokenizer, folder)
         self.max_length = self.scorer.max_length
+        self._usual_length = self.max_length if options.max_length is None else None
         return self.scorer.model
 
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
@@ -90,10 +90,6 @@ class CrossEncoder(NetworkSystem):
         cut = int((lengths > self.max_length).sum())
         observed = observed_texts(context, self.name, of_pairs, len(pairs), cut)
         return np.minimum(lengths, self.max_length), {"prompts": {"pair": self.scorer.prompt}, **observed}
-
-    def path_settings(self) -> Mapping[str, Any]:
-        """A length that was asked for."""
-        return self.settings() if self._is_cut else {}
 
     def key(self) -> Mapping[str, Any]:
         """Weights, and how a pair is read."""

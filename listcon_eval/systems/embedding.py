@@ -93,7 +93,7 @@ class Embedding(NetworkSystem):
             )
         network = self._loaded[0].network if self._loaded else None
         own = own_length(getattr(model, "max_seq_length", None), network, self._source.folder)
-        self._own_length = self.max_length = own
+        self._usual_length = self.max_length = own
         if options.max_length is not None:
             longest = own if hasattr(model, "max_seq_length") else 0  # a model that cannot be told takes none
             self.max_length = check_length(options.max_length, _SHORTEST, longest, self._source.folder)
@@ -205,10 +205,6 @@ class Embedding(NetworkSystem):
         finally:
             del model.encode
         return found[0] if found else None
-
-    def path_settings(self) -> Mapping[str, Any]:
-        """A length other than the model's own."""
-        return {} if self.max_length == self._own_length else self.settings()
 
     def provenance(self) -> Mapping[str, Any]:
         """The model's files, similarity and prompts."""

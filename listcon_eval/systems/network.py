@@ -38,17 +38,11 @@ _UNKNOWN_WARNED, _UNKNOWN_REFUSED, _CUT_WARNED = 0.03, 0.5, 0.05
 
 
 class LoadedNetwork(NamedTuple):
-    """A network that transformers has loaded, by its own report.
-
-    Attributes:
-        network: the network.
-        missing: its weights that the files lack, which transformers draws at random.
-        unused: names of weights in the files that the network has no place for.
-    """
+    """A network that transformers has loaded, by its own report."""
 
     network: PreTrainedModel
-    missing: list[str]
-    unused: list[str]
+    missing: list[str]  # names of its weights that the files lack, which transformers draws at random
+    unused: list[str]  # names of weights in the files that the network has no place for
 
 
 @contextmanager
@@ -234,11 +228,6 @@ def observed_texts(context: RankContext, name: str, counts: TokenCounts, units: 
 class NetworkSystem(System):
     """A network loaded from a model's files.
 
-    Attributes:
-        model: the network, on its device and in its number format.
-        max_length: tokens a text, or a pair of them, is cut to.
-        budget: tokens of one batch.
-
     Raises:
         ListconError: it cannot be loaded, lacks weights, or does not take the length that was asked for.
     """
@@ -247,8 +236,9 @@ class NetworkSystem(System):
     load_options = frozenset({"device", "dtype", "max_length", "workers"})
     frameworks: ClassVar[tuple[str, ...]]
 
-    model: nn.Module
-    max_length: int
+    model: nn.Module  # on its device and in its number format
+    max_length: int  # tokens a text, or a pair of them, is cut to
+    _usual_length: int | None  # the same unless another length was asked for
 
     def __init__(self, spec: ModelSpec, options: LoadOptions) -> None:
         start = time.perf_counter()
@@ -281,7 +271,7 @@ class NetworkSystem(System):
 
     @abstractmethod
     def _network(self, spec: ModelSpec, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> nn.Module:
-        """Load the network, set `max_length` and `_loaded`, and return it."""
+        """Load the network, set `max_length`, `_usual_length` and `_loaded`, and return it."""
 
     def _in_chunks(
         self,
@@ -296,15 +286,8 @@ class NetworkSystem(System):
         """The places of a chunk's units, and what `work`, a worker or the cache gives for them, chunk by chunk.
 
         The longest units come first: what does not fit into memory shows at the start, and a batch has little padding.
-
-        Args:
-            phase: the phase that seconds are added to.
-            name: what the cache calls the results.
-            units: N texts, or pairs of them.
-            lengths: their tokens, (N,).
-            work: a method of this system; takes units, the tokens of the longest, and `arguments`.
-            context: the context.
-            arguments: what else `work` takes.
+        A unit is a text, or a pair of texts, of `lengths` tokens, (N,). `work` is a method of this system; it takes
+        units, the tokens of the longest, and `arguments`. The cache keeps its results by `name` and texts.
         """
         order = np.argsort(-lengths, kind="stable")
         numbers = np.cumsum(lengths[order]) // self.chunk_tokens
@@ -326,6 +309,10 @@ class NetworkSystem(System):
             workers=context.workers,
         ):
             yield chunks[place], found
+
+    def path_settings(self) -> Mapping[str, Any]:
+        """A length other than the usual one."""
+        return {} if self.max_length == self._usual_length else self.settings()
 
     def settings(self) -> Mapping[str, Any]:
         """Tokens a text is cut to."""

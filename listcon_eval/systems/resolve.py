@@ -15,7 +15,7 @@ KINDS = {
     "embedding": "embedding:Embedding",
     "cross-encoder": "cross_encoder:CrossEncoder",
     "bm25": "baselines:Bm25",
-    "run-file": "run_file:RunFile",
+    "run-file": "runs:RunFile",
     "random": "baselines:Random",
     "oracle": "baselines:Oracle",
 }

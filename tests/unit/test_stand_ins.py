@@ -22,8 +22,8 @@ from listcon_eval.mteb_adapter import SystemSearch
 from listcon_eval.results import Result, read_per_query, read_provenance
 from listcon_eval.systems.base import System
 from listcon_eval.systems.baselines import Bm25, Oracle, Random
-from listcon_eval.systems.first_stage import with_first_stage
 from listcon_eval.systems.listconranker import ListConRankerSystem
+from listcon_eval.systems.runs import with_first_stage
 from stand_ins import fill
 
 

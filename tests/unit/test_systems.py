@@ -28,7 +28,7 @@ from listcon_eval.systems import resolve
 from listcon_eval.systems.base import KINDS, LoadOptions, RankContext, System, load_system, system_class
 from listcon_eval.systems.baselines import Bm25, Oracle, Random, characters
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
-from listcon_eval.systems.run_file import RunFile
+from listcon_eval.systems.runs import RunFile
 from systems import write_chat_classifier, write_cross_encoder, write_embedding
 from texts import random_list
 
