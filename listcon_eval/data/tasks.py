@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.resources import as_file, files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from listcon_eval import mteb_compat
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Source = Literal["hub", "local", "local copy of official data", "packaged", "first stage"]
 LOCAL_SPLIT, DEFAULT_SUBSET = "test", "default"
 MINI: tuple[str, ...] = ("MiniMedicalA", "MiniMedicalB", "MiniWeb", "MiniSearch")
-_ALL_MINI = "mini"
 
 
 class FirstStage(NamedTuple):
@@ -292,15 +291,13 @@ def no_progress_bars() -> Iterator[None]:
 
 def mini_names(name: str) -> tuple[str, ...]:
     """The mini tasks that a name stands for: all of them for "mini", one, or none. Case does not matter."""
-    if name.casefold() == _ALL_MINI:
-        return MINI
-    return tuple(task for task in MINI if task.casefold() == name.casefold())
+    return tuple(task for task in MINI if name.casefold() in ("mini", task.casefold()))
 
 
 def mini_task(name: str) -> Task:
     """One of `MINI`, the mini benchmark that comes with this package, as a task; it comes back loaded."""
-    with as_file(files("listcon_eval.data").joinpath("mini", f"{name}.jsonl")) as path:
-        return loaded_task(read_data(path, LOCAL_SPLIT), name, "packaged with listcon_eval", "packaged")
+    path = Path(__file__).parent / "mini" / f"{name}.jsonl"
+    return loaded_task(read_data(path, LOCAL_SPLIT), name, "packaged with listcon_eval", "packaged")
 
 
 def loaded_task(data: RetrievalSplitData, name: str, location: str, source: Source = "local") -> Task:

@@ -1,6 +1,7 @@
 """What every kind of system has in common. A new kind is a subclass of `System`, and a line in `resolve.KINDS`."""
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -204,4 +205,8 @@ def check_options(spec: ModelSpec, options: LoadOptions) -> type[System]:
 
 def load_system(spec: ModelSpec, options: LoadOptions) -> System:
     """Make the system that a spec names; ListconError when it cannot be loaded, or as `check_options`."""
-    return check_options(spec, options).load(spec, options)
+    kind = check_options(spec, options)
+    start = time.perf_counter()
+    system = kind.load(spec, options)
+    system.load_seconds = time.perf_counter() - start
+    return system

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import pairwise
@@ -50,7 +49,6 @@ class Bm25(System):
     reads_every_list = True
 
     def __init__(self, variant: str = "characters") -> None:
-        start = time.perf_counter()
         if variant not in _TOKENIZERS:
             known = " or ".join(f"bm25:{name}" for name in _TOKENIZERS)
             raise ListconError(f"bm25 has no tokenizer {variant!r}: give {known}")
@@ -63,7 +61,6 @@ class Bm25(System):
         self.revision = f"bm25s-{version('bm25s')}"
         self.packages = ("bm25s", "numpy", *(["jieba"] if variant == "jieba" else []))
         self.device = "cpu"
-        self.load_seconds = time.perf_counter() - start
 
     @classmethod
     def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:

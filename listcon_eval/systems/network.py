@@ -3,7 +3,6 @@
 import logging
 import pickle
 import re
-import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -241,7 +240,6 @@ class NetworkSystem(System):
     _usual_length: int | None  # the same unless another length was asked for
 
     def __init__(self, spec: ModelSpec, options: LoadOptions) -> None:
-        start = time.perf_counter()
         device = choose_device(options.device)
         self.dtype = resolve_dtype(options.dtype, device)
         if self.dtype == "float16" and device.type == "cpu":
@@ -262,7 +260,6 @@ class NetworkSystem(System):
                 parameter.data = parameter.data.to(dtype)
         self.model.to(device).eval()
         self.chunk_tokens = chunk_tokens(self.budget.size, self.model, device)
-        self.load_seconds = time.perf_counter() - start
 
     @classmethod
     def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
