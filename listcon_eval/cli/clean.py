@@ -22,7 +22,8 @@ def clean(
 
       listcon-eval clean results --yes
     """
-    from listcon_eval.results.store import check_folder, remove, results_folder, superseded
+    from listcon_eval.results.chunk_cache import remove
+    from listcon_eval.results.store import check_folder, results_folder, superseded
 
     root = results_folder(results)
     check_folder(root)

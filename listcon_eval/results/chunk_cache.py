@@ -32,16 +32,11 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class ChunkCache:
-    """The finished chunks of one computation, by name. A name says what was computed.
-
-    Attributes:
-        folder: where they are.
-        reused: how many chunks were loaded instead of computed.
-    """
+    """The finished chunks of one computation, by name. A name says what was computed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.reused = 0
+        self.reused = 0  # how many chunks were loaded instead of computed
 
     def load(self, name: str) -> NDArray[np.generic] | None:
         """The chunk of a name; None when there is none. A damaged one is named in a warning, and counts as none."""
@@ -64,11 +59,6 @@ class ChunkCache:
         np.save(buffer, array, allow_pickle=False)
         body = buffer.getvalue()
         write_bytes(self._path(name), hashlib.sha256(body).digest() + body)
-
-    def clear(self) -> None:
-        """Forget all chunks."""
-        for path in self.folder.glob("*.chunk"):
-            path.unlink()
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.chunk"
@@ -94,32 +84,25 @@ def run_lock(revision_folder: Path, task: str, key: str, *, fresh: bool) -> Iter
         with suppress(FileNotFoundError):  # another process that ends removes the folder above when it finds it empty
             folder.mkdir(parents=True, exist_ok=True)
     # The system releases the lock when its process dies, however that happens: no lock is left behind.
-    lock = FileLock(folder / _LOCK)
     try:
-        lock.acquire(timeout=0)
+        held = FileLock(folder / _LOCK).acquire(timeout=0)
     except Timeout as error:
         raise ListconError(
             f"another process is working on this run ({_owner(folder)}): wait for it, or stop it and start again; what "
             f"it has finished is kept in {folder}"
         ) from error
-    try:
-        owner = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        write_json(folder / _OWNER, owner)
-        cache = ChunkCache(folder)
+    with held:
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(folder / _OWNER, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
         if fresh:
-            cache.clear()
-        yield cache
-        remove_work(folder)
-    finally:
-        lock.release()
+            for path in folder.glob("*.chunk"):
+                path.unlink()
+        yield ChunkCache(folder)
+        remove(folder)
 
 
-def remove_work(folder: Path) -> None:
-    """Remove the chunks of a computation, and the folder above when nothing else is in it."""
+def remove(folder: Path) -> None:
+    """Remove the chunks of a computation, or a run, and the folder above when nothing else is in it."""
     shutil.rmtree(folder)
     with suppress(OSError):  # something is in it, or another process has removed it
         folder.parent.rmdir()
@@ -127,13 +110,11 @@ def remove_work(folder: Path) -> None:
 
 def is_locked(folder: Path) -> bool:
     """Whether a process works on the computation whose chunks are in a folder."""
-    lock = FileLock(folder / _LOCK)
     try:
-        lock.acquire(timeout=0)
+        with FileLock(folder / _LOCK).acquire(timeout=0):
+            return False
     except Timeout:
         return True
-    lock.release()
-    return False
 
 
 def _owner(folder: Path) -> str:

@@ -15,13 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from listcon_eval.errors import ListconError
 from listcon_eval.records import NOT_RETRIEVED, POINTWISE
 
-METRICS, PER_QUERY, RUN, PROVENANCE, MANIFEST = (
-    "metrics.json",
-    "per_query.jsonl",
-    "run.jsonl",
-    "provenance.json",
-    "manifest.json",
-)
+METRICS, PER_QUERY, RUN = "metrics.json", "per_query.jsonl", "run.jsonl"
+PROVENANCE, MANIFEST = "provenance.json", "manifest.json"
 TREC_RUN, TREC_QRELS = "run.trec", "qrels.trec"
 Setting = str | int | float | bool | None
 
@@ -85,12 +80,8 @@ class Signature(Record):
     def differences(self, other: "Signature") -> dict[str, tuple[str, str]]:
         """What differs from another signature: field or setting -> its value here and there."""
         own, theirs = self.fields(), other.fields()
-        names = dict.fromkeys((*own, *theirs))
-        return {
-            name: (own.get(name, "none"), theirs.get(name, "none"))
-            for name in names
-            if own.get(name) != theirs.get(name)
-        }
+        pairs = {name: (own.get(name, "none"), theirs.get(name, "none")) for name in own | theirs}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def fields(self) -> dict[str, str]:
         """Every field, setting and version by its name, as text."""
@@ -184,10 +175,9 @@ class Result(Record):
     def system(self) -> str:
         """The short name of what was measured: the model's, or what a baseline is."""
         name = self.model.rpartition("/")[2]
-        what = _SHOWN_KINDS.get(self.kind)
-        if what is None:
+        if self.kind not in _SHOWN_KINDS:
             return name
-        variant = name.removeprefix(self.kind).lstrip("-")
+        what, variant = _SHOWN_KINDS[self.kind], name.removeprefix(self.kind).lstrip("-")
         return f"{what} ({variant})" if variant else what
 
     @property
@@ -202,8 +192,7 @@ class Result(Record):
 
     def means(self, protocol: str) -> dict[str, float]:
         """The means of one of `PROTOCOLS`."""
-        found: dict[str, float] = getattr(self, protocol)
-        return found
+        return {"cmteb": self.cmteb, "mteb": self.mteb, "ir_measures": self.ir_measures}[protocol]
 
     def mean(self, protocol: str, name: str) -> float | None:
         """The mean of a metric of one of `PROTOCOLS`, "mteb"'s `main_score` the task's; None where there is none."""

@@ -27,7 +27,7 @@ from listcon_eval.arguments import checked
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.files import remove_leftovers, restore_swapped, sha256_of_file, swapped_folder, write_json
 from listcon_eval.ordering import PROTOCOLS
-from listcon_eval.results.chunk_cache import WORK, is_locked, remove_work
+from listcon_eval.results.chunk_cache import WORK, is_locked
 from listcon_eval.results.records import (
     MANIFEST,
     METRICS,
@@ -69,18 +69,15 @@ def run_written(folder: Path, task: str, key: str) -> Iterator[Path]:
     with swapped_folder(folder) as staged:
         (staged / task).mkdir()
         yield staged
-        write_json(staged / task / MANIFEST, {"key": key, "sha256": _checksums(staged)})
+        files = sorted(path for path in staged.rglob("*") if path.is_file())
+        checksums = {path.relative_to(staged).as_posix(): sha256_of_file(path) for path in files}
+        write_json(staged / task / MANIFEST, {"key": key, "sha256": checksums})
     shutil.rmtree(failures_folder(folder), ignore_errors=True)
 
 
 def failures_folder(folder: Path) -> Path:
     """Where a run that cannot be finished says why: beside the run's folder."""
     return folder.with_name(f"{folder.name}.failed")
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files}
 
 
 def is_finished(folder: Path, task: str, key: str) -> bool:
@@ -202,10 +199,12 @@ def check_folder(path: Path) -> None:
 
 def _newest(results: Sequence[Result]) -> Results:
     """Of the runs of one system on the same data, the one that was finished last."""
-    newest: dict[tuple[object, ...], Result] = {}
-    for result in sorted(results, key=lambda result: result.finished):
-        newest[result.system_key, result.task, result.data_revision] = result
-    return Results(result for result in results if any(result is kept for kept in newest.values()))
+
+    def key(result: Result) -> tuple[object, ...]:
+        return result.system_key, result.task, result.data_revision
+
+    newest = {key(result): result for result in sorted(results, key=lambda result: result.finished)}
+    return Results(result for result in results if newest[key(result)] is result)
 
 
 def run_folders(root: Path) -> Iterator[tuple[Path, str]]:
@@ -222,20 +221,12 @@ def run_folders(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def superseded(root: Path) -> list[Path]:
-    """Folders that nothing needs: older runs of what was run again, and chunks of interrupted runs."""
+    """Folders to `remove`: older runs of what was run again, and chunks of interrupted runs."""
     runs = [load_result(folder, task) for folder, task in run_folders(root)]
     needed = {result.folder for result in _newest(runs)}
     older = [result.folder for result in runs if result.folder not in needed]
     work = [folder for parent in root.rglob(WORK) for folder in sorted(parent.iterdir()) if folder.is_dir()]
     return older + [folder for folder in work if not is_locked(folder)]
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder that `superseded` named."""
-    if folder.parent.name == WORK:
-        remove_work(folder)
-    else:
-        shutil.rmtree(folder)
 
 
 def read_per_query(result: Result) -> dict[str, dict[str, float]]:

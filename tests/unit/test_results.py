@@ -10,9 +10,9 @@ import pytest
 from listcon_eval.data import local_task, mini_task
 from listcon_eval.errors import ListconError
 from listcon_eval.results import environment, load_results, read_per_query, read_provenance, read_rankings
-from listcon_eval.results.chunk_cache import run_lock
+from listcon_eval.results.chunk_cache import remove, run_lock
 from listcon_eval.results.records import METRICS, PER_QUERY, PROVENANCE, Result, Signature, read_record
-from listcon_eval.results.store import is_finished, remove, superseded
+from listcon_eval.results.store import is_finished, superseded
 from overlap import OverlapSystem, write_overlap_run
 
 
