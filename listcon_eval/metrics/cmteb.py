@@ -22,17 +22,11 @@ _MRR_CUTOFFS = (1, 5, 10)
 
 
 class QueryMetrics(NamedTuple):
-    """The metrics of one query.
+    """The metrics of one query."""
 
-    Attributes:
-        values: `map`, `mrr_1`, `mrr_5`, `mrr_10`, from 0 to 1.
-        lowest: the MRRs of the worst order of tied candidates.
-        highest: the MRRs of the best one.
-    """
-
-    values: dict[str, float]
-    lowest: dict[str, float]
-    highest: dict[str, float]
+    values: dict[str, float]  # `map`, `mrr_1`, `mrr_5`, `mrr_10`, from 0 to 1
+    lowest: dict[str, float]  # the MRRs of the worst order of tied candidates
+    highest: dict[str, float]  # the MRRs of the best one
 
 
 def query_metrics(relevant: Sequence[bool], scores: Sequence[float]) -> QueryMetrics:
