@@ -45,9 +45,8 @@ def check(
 
       listcon-eval check --baseline yesterday/results --current today/results --significant --format markdown
     """
-    from listcon_eval import regression
-    from listcon_eval.regression.check import as_json as verdict_json
-    from listcon_eval.regression.check import as_junit, as_text
+    from listcon_eval.regression import check as gate
+    from listcon_eval.regression.baseline import baseline_of, read_baseline, write_baseline
     from listcon_eval.tables import terminal_width
 
     if update:
@@ -58,23 +57,23 @@ def check(
         options.refuse_with("--json", format=style != "terminal")
     if junit is not None:
         check_replaceable(junit, "<?xml", "a JUnit report")
-    tolerances = regression.parse_tolerances(tolerance or ())
-    today = regression.baseline_of(current)
+    tolerances = gate.parse_tolerances(tolerance or ())
+    today = baseline_of(current)
     if update:
-        regression.write_baseline(today, baseline)
+        write_baseline(today, baseline)
         note(f"{count_of(len(today.runs), 'run')} written to the baseline:")
         if as_json:
             echo_json({"baseline": str(baseline), "runs": len(today.runs)})
         else:
             echo(str(baseline))
         return
-    verdict = regression.check(regression.read_baseline(baseline), today, tolerances, significant=significant)
+    verdict = gate.check(read_baseline(baseline), today, tolerances, significant=significant)
     if junit is not None:
-        write_text(junit, as_junit(verdict))
+        write_text(junit, gate.as_junit(verdict))
     if as_json:
-        echo_json(verdict_json(verdict))
+        echo_json(gate.as_json(verdict))
     else:
-        echo(as_text(verdict, style, width=terminal_width() if style == "terminal" else None))
+        echo(gate.as_text(verdict, style, width=terminal_width() if style == "terminal" else None))
     if verdict.not_comparable:
         key, reason = next(iter(verdict.not_comparable.items()))
         raise ListconError(

@@ -17,7 +17,6 @@ from listcon_eval.files import check_replaceable, write_text
 from listcon_eval.results import Result, Signature, load_results, read_per_query
 from listcon_eval.results.records import Record, read_record
 
-_FORMAT = 2
 # Values are stored to six digits: far below any tolerance, and the file stays small.
 _DIGITS = 6
 
@@ -140,4 +139,4 @@ def write_baseline(baseline: Baseline, path: Path) -> Path:
             "mode and dtype: give the folder of one system with --current"
         )
     rows = ",\n".join(run.model_dump_json() for run in baseline.runs)
-    return write_text(path, f'{{"format":{_FORMAT},"runs":[\n{rows}\n]}}\n')
+    return write_text(path, f'{{"format":2,"runs":[\n{rows}\n]}}\n')

@@ -15,8 +15,8 @@ from faults import FAULTS, Fault
 from listcon_eval.data import MINI, mini_task
 from listcon_eval.evaluation import evaluate
 from listcon_eval.records import MODES
-from listcon_eval.regression import Baseline, Verdict, baseline_of, check, read_baseline, write_baseline
-from listcon_eval.regression.baseline import BaselineRun
+from listcon_eval.regression.baseline import Baseline, BaselineRun, baseline_of, read_baseline, write_baseline
+from listcon_eval.regression.check import Verdict, check
 from listcon_eval.systems.base import LoadOptions
 
 BASELINE = Path(__file__).resolve().parents[2] / "results" / "mini-baseline.json"

@@ -10,9 +10,8 @@ import pytest
 
 from listcon_eval.comparison.statistics import randomisation_test
 from listcon_eval.errors import ListconError
-from listcon_eval.regression import Baseline, check, parse_tolerances, read_baseline, write_baseline
-from listcon_eval.regression.baseline import BaselineRun, RunKey
-from listcon_eval.regression.check import as_json, as_junit, as_text
+from listcon_eval.regression.baseline import Baseline, BaselineRun, RunKey, read_baseline, write_baseline
+from listcon_eval.regression.check import as_json, as_junit, as_text, check, parse_tolerances
 from listcon_eval.results import Signature
 
 GOOD = (0.5, 0.6, 0.7, 0.8)
