@@ -20,9 +20,6 @@ from listcon_eval.results.store import key_of
 if TYPE_CHECKING:
     from listcon_eval.data.trec import IdTable
 
-BOUNDS = ("random", "oracle")
-"""Kinds of systems that show where the scale begins and ends: they are compared only when asked for."""
-
 
 @dataclass(frozen=True)
 class TaskRun:
@@ -52,7 +49,7 @@ class ComparedSystem:
 
     label: str  # its name, which no other system of the comparison has
     tasks: Mapping[str, TaskRun]  # task -> its run
-    is_bound: bool = False  # whether it is the random order or the oracle
+    is_bound: bool = False  # whether it is the random order or the oracle, which are tested only when asked for
 
 
 def named_systems(
@@ -122,7 +119,7 @@ def read_systems(paths: Sequence[Path], qrels: "Path | IdTable | None" = None) -
                 for run in group
                 if newest[run.task] is run
             }
-            found.append((_names(group[0], path), runs, group[0].kind in BOUNDS))
+            found.append((_names(group[0], path), runs, group[0].kind in ("random", "oracle")))
         seen |= {result.folder.resolve() for result in own}
     uses = Counter(name for names, *_ in found for name in {*names})
     return [

@@ -29,21 +29,13 @@ _MAX_BINS = 8
 
 @dataclass(frozen=True, eq=False)
 class SystemRun:
-    """One system's run of a task with Q queries.
+    """One system's run of a task with Q queries."""
 
-    Attributes:
-        place: its place among the systems of the report, which gives its colour and letter.
-        label: its name.
-        run: the run.
-        ap: average precision, 0 to 1, in the task's order of queries, (Q,).
-        rankings: its ranked candidates by query id.
-    """
-
-    place: int
-    label: str
+    place: int  # its place among the systems of the report, which gives its colour and letter
+    label: str  # its name
     run: TaskRun
-    ap: NDArray[np.float64]
-    rankings: Mapping[str, RankedQuery]
+    ap: NDArray[np.float64]  # average precision, 0 to 1, in the task's order of queries, (Q,)
+    rankings: Mapping[str, RankedQuery]  # query id -> its ranked candidates
 
     @property
     def letter(self) -> str:
@@ -68,26 +60,17 @@ class SystemRun:
 
 @dataclass(frozen=True)
 class TaskResults:
-    """One task with the systems that ran it.
-
-    Attributes:
-        task: the task's name.
-        measure: cmteb:map; where not all systems have it, the task's main score if that is a mean over queries, else
-            mteb:map_at_1000.
-        query_ids: the Q queries that every system has this measure of, in the order of the first system.
-        queries_left_out: how many queries are not among them: `cmteb` drops some.
-        systems: the systems.
-        before: the first stage; None for the candidate order of the data.
-        data: where to read texts; None for the data that was ranked.
-    """
+    """One task with the systems that ran it."""
 
     task: str
+    # cmteb:map; where not all systems have it, the task's main score if that is a mean over queries, else
+    # mteb:map_at_1000
     measure: Measure
-    query_ids: tuple[str, ...]
-    queries_left_out: int
+    query_ids: tuple[str, ...]  # the Q queries that every system has this measure of, in the order of the first system
+    queries_left_out: int  # how many queries are not among them: `cmteb` drops some
     systems: tuple[SystemRun, ...]
-    before: SystemRun | None
-    data: Path | None
+    before: SystemRun | None  # the first stage; None for the candidate order of the data
+    data: Path | None  # where to read texts; None for the data that was ranked
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -108,16 +91,15 @@ class TaskResults:
     def mode_pairs(self) -> list[tuple[SystemRun, SystemRun]]:
         """Conventional and iterative inference of one model, with the same settings otherwise."""
 
-        def is_pair(one: Result | None, other: Result | None) -> bool:
-            return (
-                one is not None
-                and other is not None
-                and (one.mode, other.mode) == ("conventional", "iterative")
-                and (one.model, one.model_revision) == (other.model, other.model_revision)
-                and {**one.settings, "mode": None} == {**other.settings, "mode": None}
-            )
+        def but_for_mode(system: SystemRun) -> tuple[object, ...]:
+            own = system.run.signature
+            return own.model, own.model_revision, {**own.settings, "mode": None}
 
-        return [pair for pair in permutations(self.systems, 2) if is_pair(pair[0].run.result, pair[1].run.result)]
+        return [
+            (one, other)
+            for one, other in permutations(self.systems, 2)
+            if (one.mode, other.mode) == ("conventional", "iterative") and but_for_mode(one) == but_for_mode(other)
+        ]
 
     def query_text(self, query_id: str) -> str | None:
         """A query's text; None when no run has it."""
@@ -309,24 +291,12 @@ def round_counts(results: TaskResults, system: SystemRun) -> pd.DataFrame:
         Columns `dropped` and `kept` (it was the last round of their list), and of each how many are relevant:
         `dropped_relevant` and `kept_relevant`.
     """
-    entries = [system.rankings[query_id] for query_id in results.query_ids]
-    left = pd.DataFrame(
-        [
-            (number, number == max(entry.rounds), relevance > 0)
-            for entry in entries
-            for number, relevance in zip(entry.rounds, entry.relevance, strict=True)
-        ],
-        columns=["round", "kept", "relevant"],
-    )
-    return (
-        pd.DataFrame(
-            {
-                "dropped": ~left["kept"],
-                "dropped_relevant": ~left["kept"] & left["relevant"],
-                "kept": left["kept"],
-                "kept_relevant": left["kept"] & left["relevant"],
-            }
-        )
-        .groupby(left["round"])
-        .sum()
-    )
+    rows = []
+    for query_id in results.query_ids:
+        entry = system.rankings[query_id]
+        last = max(entry.rounds, default=0)
+        for number, relevance in zip(entry.rounds, entry.relevance, strict=True):
+            is_kept, is_relevant = number == last, relevance > 0
+            rows.append((number, not is_kept, not is_kept and is_relevant, is_kept, is_kept and is_relevant))
+    columns = ["round", "dropped", "dropped_relevant", "kept", "kept_relevant"]
+    return pd.DataFrame(rows, columns=columns).groupby("round").sum()

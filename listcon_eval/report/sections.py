@@ -25,27 +25,16 @@ _DASHED = (0, (4, 3))
 
 @dataclass(frozen=True)
 class Section:
-    """A figure with its caption, or the reason why there is none.
+    """A figure with its caption, or the reason why there is none."""
 
-    Attributes:
-        key: the short name for files and links.
-        title: its heading.
-        caption: what is seen, in words and numbers.
-        figure: the figure; None when the section does not apply.
-        absent: why it does not apply; None when it does.
-        notes: what a reader has to know to read it correctly.
-        columns: the columns of a small table below the figure.
-        rows: its rows, as text.
-    """
-
-    key: str
+    key: str  # the short name for files and links
     title: str
-    caption: str = ""
-    figure: Figure | None = None
-    absent: str | None = None
-    notes: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
+    caption: str = ""  # what is seen, in words and numbers
+    figure: Figure | None = None  # None when the section does not apply
+    absent: str | None = None  # why it does not apply; None when it does
+    notes: tuple[str, ...] = ()  # what a reader has to know to read it correctly
+    columns: tuple[str, ...] = ()  # of a small table below the figure
+    rows: tuple[tuple[str, ...], ...] = ()  # its rows, as text
 
 
 def sections(results: TaskResults) -> list[Section]:

@@ -44,8 +44,7 @@ class PublishedRow:
     """The published figures of one model, revision and mode by one measure, in percent."""
 
     model: str
-    hub: str
-    """The model's id on the hub."""
+    hub: str  # the model's id on the hub
     revision: str | None
     mode: str
     values: Mapping[str, float]
@@ -108,23 +107,18 @@ class Row(Record):
     """One system's numbers, in percent and as they are printed, with two decimals."""
 
     model: str
-    """Its name."""
-    mode: str
-    """The inference mode, `-` where there is none."""
-    source: str
-    """"published" or "measured", with dtype and revision."""
-    kind: str | None
-    """The kind of system; null for published rows."""
-    values: dict[str, float]
-    """Column -> number; without the columns that it has none for."""
+    mode: str  # the inference mode, `-` where there is none
+    source: str  # "published" or "measured", with dtype and revision
+    kind: str | None  # the kind of system; null for published rows
+    values: dict[str, float]  # column -> number; without the columns that it has none for
+    # the columns it is the best of as printed; the oracle is an upper bound and never the best
     best_of: list[str] = Field(default_factory=list)
-    """The columns it is the best of as printed. The oracle is an upper bound and never the best."""
+    # column -> its number minus the published one of the same model, revision and mode, where there is one
     differences: Annotated[dict[str, float], PlainSerializer(_judged)] = Field(
         default_factory=dict, serialization_alias="difference_to_published"
     )
-    """Column -> its number minus the published one of the same model, revision and mode, where there is one."""
+    # task -> what the number depends on; empty for published rows
     signatures: dict[str, Annotated[Signature, PlainSerializer(str)]] = Field(default_factory=dict)
-    """Task -> what the number depends on; empty for published rows."""
 
     @property
     def name(self) -> str:
