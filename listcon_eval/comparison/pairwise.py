@@ -36,12 +36,7 @@ from listcon_eval.metrics import Measure
 if TYPE_CHECKING:
     from listcon_eval.results import RankedQuery
 
-DEFAULT_MEASURES = (
-    Measure("cmteb", "map"),
-    Measure("cmteb", "mrr_10"),
-    Measure("mteb", "map_at_1000"),
-    Measure("mteb", "mrr_at_10"),
-)
+DEFAULT_MEASURES = tuple(map(Measure.parse, ("cmteb:map", "cmteb:mrr_10", "mteb:map_at_1000", "mteb:mrr_at_10")))
 MAX_SYSTEMS = len(LETTERS)
 _EQUAL = 1e-9
 

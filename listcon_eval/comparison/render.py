@@ -22,7 +22,6 @@ LETTERS = "abcdefghijklmnop"
 _SUPERSCRIPTS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖ"
 _MAX_RANKS = 6
 _QUERY_CELLS = 40
-_EXACT_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -244,7 +243,7 @@ def _about_tests(comparison: Comparison, task: TaskComparison) -> str:
 
 def _pairs_table(comparison: Comparison, task: TaskComparison, style: Style, width: int | None) -> str:
     # 9,999 draws tell p-values apart by 0.0001
-    digits = _EXACT_DIGITS if task.exact else math.floor(math.log10(task.resamples + 1))
+    digits = 4 if task.exact else math.floor(math.log10(task.resamples + 1))
 
     def row(pair: Pair) -> list[str]:
         mark = " *" if pair.corrected <= comparison.level else ""

@@ -86,12 +86,7 @@ def labels(candidates: CandidateList, mode: str) -> list[bool]:
 
 
 def evaluate(lists: Sequence[CandidateList], ranked: Sequence[RankedList], mode: str) -> Metrics:
-    """The metrics of a run.
-
-    Args:
-        lists: the task's candidate lists.
-        ranked: one entry a list, in the same order.
-        mode: decides how candidates with equal texts are labelled, as in `labels`.
+    """The metrics of a run: candidate lists and, in the same order, their scores; `mode` is that of `labels`.
 
     Raises:
         ListconError: a list's scores cannot be measured.

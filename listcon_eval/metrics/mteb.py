@@ -10,10 +10,8 @@ from listcon_eval import mteb_compat
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.records import NOT_RETRIEVED, CandidateList, Metrics, RankedList
 
-Run = dict[str, dict[str, float]]
 
-
-def run_of(lists: Sequence[CandidateList], ranked: Sequence[RankedList]) -> Run:
+def run_of(lists: Sequence[CandidateList], ranked: Sequence[RankedList]) -> dict[str, dict[str, float]]:
     """The run as mteb takes it: query id -> document id -> score, without candidates that were not retrieved."""
     return {
         row.query_id: {

@@ -45,16 +45,9 @@ def export_leaderboard(
 
     With both modes, the iterative runs are the model's main results, as in the published ones, and the conventional
     runs go to `experiments/{name}/`, where mteb keeps runs with other settings. mteb's own JSON is copied unchanged,
-    with the NaN that mteb writes for an undefined nAUC.
-
-    All subsets and splits of a task go into one JSON, as mteb has them.
-
-    Args:
-        paths: run folders, or folders with runs in them, of one model.
-        output: the folder named `results`, or the one to make it in.
-        mode: both, or the one whose runs are the main results.
-        training_data: names of the mteb tasks whose data the model was trained on, empty for none; None takes what
-            the runs' `model_meta.json` declares.
+    with the NaN that mteb writes for an undefined nAUC. All subsets and splits of a task go into one JSON, as mteb has
+    them. `training_data` names the mteb tasks whose data the model was trained on, empty for none; None takes what the
+    runs' `model_meta.json` declares.
 
     Raises:
         ListconError: a run may not be submitted, or cannot be read; gives every reason.

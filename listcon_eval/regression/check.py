@@ -124,14 +124,10 @@ class Verdict:
 def check(
     baseline: Baseline, current: Baseline, tolerances: Mapping[str, float] | None = None, *, significant: bool = False
 ) -> Verdict:
-    """Compare current runs with a baseline.
+    """Compare current runs with a baseline; means may fall by `tolerances`, as `parse_tolerances` gives them.
 
-    Args:
-        baseline: the runs that set the numbers.
-        current: the runs of today.
-        tolerances: how far means may fall, as `parse_tolerances` gives them.
-        significant: count a fall only if a paired randomisation test finds it too (p at most 0.05 after Holm's
-            correction over the falls of one measure).
+    A `significant` fall is one that a paired randomisation test finds too (p at most 0.05 after Holm's correction over
+    the falls of one measure); others do not count then.
 
     Raises:
         ListconError: a tolerance is of a measure that the baseline does not have.
@@ -232,7 +228,10 @@ def as_text(verdict: Verdict, style: Style = "terminal", *, width: int | None = 
 
     The terminal gets the fields in which the signatures differ, Markdown the full signatures as well.
     """
-    parts = [heading(_summary(verdict), style)]
+    summary = f"{len(verdict.changes) - len(verdict.failed)} of {len(verdict.changes)} metrics hold"
+    if verdict.not_comparable:
+        summary += f"; not comparable: {count_of(len(verdict.not_comparable), 'run')}"
+    parts = [heading(summary, style)]
     for title, changes in (
         ("Fell", verdict.failed),
         ("Fell, but not significantly", verdict.tolerated),
@@ -316,11 +315,6 @@ def _case(suite: ElementTree.Element, key: RunKey, name: str) -> ElementTree.Ele
 def _xml(text: str) -> str:
     """Text that XML can hold: characters that it cannot become U+FFFD."""
     return _NOT_IN_XML.sub("\ufffd", text)
-
-
-def _summary(verdict: Verdict) -> str:
-    held = f"{len(verdict.changes) - len(verdict.failed)} of {len(verdict.changes)} metrics hold"
-    return f"{held}; not comparable: {count_of(len(verdict.not_comparable), 'run')}" if verdict.not_comparable else held
 
 
 def _sentence(change: MetricChange) -> str:

@@ -4,8 +4,8 @@ import io
 import logging
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from listcon_eval.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
-_LATIN = "DejaVu Sans"  # matplotlib brings it
 _HOW_TO_INSTALL = (
     "install a Chinese font (Debian, Ubuntu: `apt install fonts-noto-cjk`; Fedora: `dnf install "
     "google-noto-sans-cjk-fonts`; elsewhere: Noto Sans CJK SC or Source Han Sans SC)"
@@ -70,11 +69,9 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-@contextmanager
-def drawing() -> Iterator[None]:
+def drawing() -> AbstractContextManager[None]:
     """A context with the settings to draw and to save with."""
-    with mpl.rc_context({**_SETTINGS, "font.family": _families()}):
-        yield
+    return mpl.rc_context({**_SETTINGS, "font.family": _families()})
 
 
 def new_figure(height: float) -> Figure:
@@ -112,7 +109,7 @@ def chinese_font() -> str | None:
 
 def _families() -> list[str]:
     """The fonts to draw with; a character is drawn with the first that has it."""
-    return [_LATIN, *filter(None, [chinese_font()])]
+    return ["DejaVu Sans", *filter(None, [chinese_font()])]  # matplotlib brings the first
 
 
 def missing_characters(texts: Iterable[str]) -> list[str]:
@@ -125,11 +122,7 @@ def missing_characters(texts: Iterable[str]) -> list[str]:
 def write_plots(folder: Path, figures: Mapping[str, Mapping[str, Figure]]) -> list[Path]:
     """Write figures as `{task}-{section}.png` (300 dpi) and `.svg` with outlined text, and return the paths.
 
-    Warns when no font has a glyph for a character.
-
-    Args:
-        folder: where to write them.
-        figures: task -> the key of a section -> its figure.
+    `figures` are by task and by the key of a section. Warns when no font has a glyph for a character.
     """
     names = file_names(list(figures))
     chosen = {f"{names[task]}-{key}": figure for task, own in figures.items() for key, figure in own.items()}

@@ -29,7 +29,6 @@ from listcon_eval.results import Provenance
 
 MAX_TEXT = 500
 """Characters of a passage that the page shows."""
-_TEMPLATES = files("listcon_eval.report").joinpath("templates")
 
 
 class TaskPage(NamedTuple):
@@ -44,26 +43,19 @@ def write_report(
     paths: Sequence[Path],
     output: Path,
     *,
-    plots: Path | None = None,
-    before: str | None = None,
-    data: Mapping[str | None, Path] | None = None,
-    qrels: Path | None = None,
-    queries: int = 200,
-    top: int = 10,
-    progress: Callable[[str, float], None] = lambda _step, _share: None,
+    plots: Path | None,
+    before: str | None,
+    data: Mapping[str | None, Path],
+    qrels: Path | None,
+    queries: int,
+    top: int,
+    progress: Callable[[str, float], None],
 ) -> None:
     """Write the page of runs: comparison tables, figures by task, queries with their passages, provenance.
 
-    Args:
-        paths: folders of runs, or with runs in them; TREC run files.
-        output: the page to write.
-        plots: a folder to write every figure into, as PNG and SVG.
-        before: the first stage, as `task_results` takes it.
-        data: task -> data to read passages from; the key None is for a report of one task.
-        qrels: the judgements for TREC run files.
-        queries: for how many queries of a task to put passages into the page.
-        top: how many of a system's best passages to show.
-        progress: called with the step in words and the share of it that is done.
+    `paths` and `qrels` are as `read_systems` takes them, `before` and `data` as `task_results`, `queries` and `top` as
+    `queries_of`. With `plots` every figure goes into that folder too, as PNG and SVG. `progress` is told the step in
+    words and the share of it that is done.
 
     Raises:
         ListconError: `output` is a folder or a file that is no page, or one that cannot be written to, as may be
@@ -122,7 +114,7 @@ def _with_code(text: str) -> str:
 
 
 def _template(name: str) -> str:
-    return _TEMPLATES.joinpath(name).read_text(encoding="utf-8")
+    return files("listcon_eval.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _provenance_rows(provenance: Provenance | None) -> Iterator[tuple[str, str]]:
@@ -147,11 +139,8 @@ def _in_words(value: object) -> str:
 def queries_of(results: TaskResults, *, max_queries: int, top: int) -> dict[str, Any]:
     """A task's queries for the page's script: all of them with their values, some with passages.
 
-    Args:
-        results: the task.
-        max_queries: for how many queries to give passages: in turns the worst of each system, and the one whose AP
-            differs most between two systems.
-        top: how many of the best passages of each system to give.
+    Passages are given for `max_queries`: in turns the worst of each system, and the one whose AP differs most between
+    two systems; of each system its `top` best.
 
     Returns:
         `systems`; `queries`: id, text, number of candidates and of relevant ones, AP by system in percent; `passages`

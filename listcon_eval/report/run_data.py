@@ -20,8 +20,6 @@ from listcon_eval.metrics import CARD_MAP, MAIN_SCORE, Measure
 from listcon_eval.records import NOT_RETRIEVED, POINTWISE
 from listcon_eval.results import Provenance, RankedQuery, Result, read_provenance
 
-CANDIDATE_ORDER = "data"
-"""What `before` names the data's own candidate order."""
 NOT_RANKED = 10**9
 """The rank of a candidate that a system did not rank: beyond every depth."""
 _MAX_BINS = 8
@@ -78,13 +76,8 @@ class TaskResults:
         return np.array([len(self.candidates[query_id].doc_ids) for query_id in self.query_ids])
 
     @property
-    def has_candidate_order(self) -> bool:
-        """Whether the data's order of candidates is known; a TREC run does not have it."""
-        return any(system.mode is not None for system in self.systems)
-
-    @property
     def candidates(self) -> Mapping[str, RankedQuery]:
-        """Each query with its candidates in the data's order, if that is known."""
+        """Each query with its candidates in the data's order, if that is known: a TREC run does not have it."""
         return next((system for system in self.systems if system.mode is not None), self.systems[0]).rankings
 
     @property
@@ -119,18 +112,13 @@ class TaskResults:
 
 
 def task_results(
-    systems: Sequence[ComparedSystem],
-    *,
-    before: str | None = None,
-    data: Mapping[str | None, Path] | None = None,
+    systems: Sequence[ComparedSystem], *, before: str | None, data: Mapping[str | None, Path]
 ) -> list[TaskResults]:
     """Read the runs of systems, task by task.
 
-    Args:
-        systems: the systems with their runs.
-        before: the first stage: a system, by its label or a part of it, or "data" for the candidate order. By default
-            a run of the first stage or of BM25 if there is one, else the candidate order.
-        data: task -> data to read texts from; the key None is for a report of one task.
+    What stood `before` is a system, by its label or a part of it, or "data" for the candidate order; None is a run of
+    the first stage or of BM25 if there is one, else the candidate order. `data` is by task what to read texts from; the
+    key None is for a report of one task.
 
     Raises:
         ListconError: too many systems, runs of one task over different data, or no system or several of that label.
@@ -138,8 +126,8 @@ def task_results(
     if len(systems) > MAX_SYSTEMS:
         raise ListconError(f"{len(systems)} systems for one report; give at most {MAX_SYSTEMS}")
     tasks = list(dict.fromkeys(task for system in systems for task in system.tasks))
-    given = _data_of(tasks, data or {})
-    chosen = None if before in (None, CANDIDATE_ORDER) else find_system(systems, str(before)).label
+    given = _data_of(tasks, data)
+    chosen = None if before in (None, "data") else find_system(systems, str(before)).label
     found = []
     for task in tasks:
         runs = {place: system.tasks[task] for place, system in enumerate(systems) if task in system.tasks}

@@ -184,7 +184,7 @@ def _positions(results: TaskResults) -> Iterator[Section]:
     if results.before is not None:
         before = {results.before.name: ranks.pop(results.before.name)}
         note = f"Before is the ranking of {results.before.name}, over the same candidates."
-    elif results.has_candidate_order:
+    elif any(system.mode is not None for system in results.systems):
         before = {"candidate order of the data": run_data.candidate_places(results)}
         first, both = run_data.positives_first(results)
         if first:

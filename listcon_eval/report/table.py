@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -22,12 +22,9 @@ from listcon_eval.errors import ListconError, count_of
 from listcon_eval.files import write_text
 from listcon_eval.metrics import CARD_MAP, MAIN, Measure
 from listcon_eval.results import Result, Signature, load_results
-from listcon_eval.results.records import Record
+from listcon_eval.results.records import FirstStageRecord, Record
 from listcon_eval.results.store import run_folders
 from listcon_eval.tables import Style, code, escaped, heading, latex_float, one_line, table
-
-if TYPE_CHECKING:
-    from listcon_eval.results.records import FirstStageRecord
 
 AVERAGE = "Avg."
 REPRODUCED_WITHIN = 0.1
@@ -143,10 +140,8 @@ def comparison_tables(
 ) -> list[Table]:
     """Make the tables of results: of the card's tasks, of mteb's other tasks and of other data, where there are any.
 
-    Args:
-        results: the results; of several of one system and task the last counts. One without the measure is left out.
-        measure: the measure to show.
-        with_published: whether to put the published figures by this measure first.
+    Of several results of one system and task the last counts; one without the measure is left out. `with_published`
+    puts the published figures by this measure first.
     """
     groups: dict[str, list[Result]] = {_CARD: [], _MTEB: [], _OTHER_DATA: []}
     card = [task.name for task in CARD_TASKS]
@@ -196,12 +191,7 @@ def main_tables(results: Sequence[Result], *, with_published: bool = False) -> l
 
 
 def read_tables(folder: Path, measure: str, *, with_published: bool = False) -> list[Table]:
-    """The tables of the results in an output folder, whose files are verified.
-
-    Args:
-        folder: the folder that a run was given as output.
-        measure: the measure's name, such as `cmteb:map`.
-        with_published: whether to put the published figures first; then results are not needed.
+    """The tables of the results in an output folder, whose files are verified; none is needed `with_published`.
 
     Raises:
         ListconError: an unknown measure, one that nothing is published by, no results, or files that were changed.
@@ -340,11 +330,10 @@ def as_text(shown: Table, style: Style = "terminal", *, width: int | None = None
     `width` is that of the terminal in cells, None for no limit.
     """
     numbers = len(shown.columns)
-
-    def cells(row: Row) -> list[str]:
-        return [f"{row.values[name]:.2f}" if name in row.values else "-" for name in shown.columns]
-
-    rows = [[row.model, row.mode, row.source, *cells(row)] for row in shown.rows]
+    rows = []
+    for row in shown.rows:
+        cells = [f"{row.values[name]:.2f}" if name in row.values else "-" for name in shown.columns]
+        rows.append([row.model, row.mode, row.source, *cells])
     best = {(place, 3 + shown.columns.index(name)) for place, row in enumerate(shown.rows) for name in row.best_of}
     body = table(["Model", "Mode", "Source", *shown.columns], rows, style, width=width, numbers=numbers, best=best)
     signatures = [str(signature) for row in shown.rows for signature in row.signatures.values()]
@@ -355,13 +344,10 @@ def as_text(shown: Table, style: Style = "terminal", *, width: int | None = None
         return latex_float(body, shown.title, comments)
     parts = [heading(shown.title, style), body]
     if compared:
-        lines = [
-            [
-                row.name,
-                *(_difference(row.differences[name]) if name in row.differences else "-" for name in shown.columns),
-            ]
-            for row in compared
-        ]
+        lines = []
+        for row in compared:
+            texts = {name: f"{value:+.2f} {'✓' if is_close(value) else '✗'}" for name, value in row.differences.items()}
+            lines.append([row.name, *(texts.get(name, "-") for name in shown.columns)])
         parts.append(heading(_ABOUT_DIFFERENCES, style))
         parts.append(table(["System", *shown.columns], lines, style, width=width, numbers=numbers))
     if style == "markdown":
@@ -370,10 +356,6 @@ def as_text(shown: Table, style: Style = "terminal", *, width: int | None = None
         notes = [*(["*: the best of its column"] if best else []), *shown.notes]
         below = [*map(one_line, notes), *(_signature_lines(shown) if signatures else [])]
     return "\n\n".join([*parts, *(["\n".join(below)] if below else [])])
-
-
-def _difference(value: float) -> str:
-    return f"{value:+.2f} {'✓' if is_close(value) else '✗'}"
 
 
 def _signature_lines(shown: Table) -> Iterator[str]:

@@ -66,15 +66,10 @@ class ChunkCache:
 
 @contextmanager
 def run_lock(revision_folder: Path, task: str, key: str, *, fresh: bool) -> Iterator[ChunkCache]:
-    """Work on one computation, alone, with the chunks that an interrupted run of it has finished.
+    """Work on one computation, alone, with the chunks that an interrupted run of it has kept, unless it is `fresh`.
 
-    The folder of the chunks is removed when the work ends well.
-
-    Args:
-        revision_folder: `results/{org__model}/{revision}`.
-        task: the task's name.
-        key: the key of everything that changes a score.
-        fresh: whether to forget what an interrupted run has kept.
+    `revision_folder` is `results/{org__model}/{revision}`, the key that of everything that changes a score. The folder
+    of the chunks is removed when the work ends well.
 
     Raises:
         ListconError: another process works on the same computation; names its host and pid.
