@@ -97,12 +97,13 @@ def compare(
     labels = {letter: system.label for letter, system in lettered.items()}
     tasks = []
     for name, own in shared.items():
-        check_comparable(name, {labels[letter]: run for letter, run in own.items()})
+        by_label = {labels[letter]: run for letter, run in own.items()}
+        check_comparable(name, by_label)
         tested = [letter for letter in own if with_bounds or not lettered[letter].is_bound]
         pairs = list(combinations(tested, 2))
         if base is not None:
             pairs = [(base, letter) for letter in tested if base in own and letter != base]
-        chosen = _measures_of(name, own, labels, wanted)
+        chosen = _measures_of(name, by_label, wanted)
         tasks.append(
             _compare_task(
                 name, own, labels, chosen, pairs, level=level, resamples=resamples, seed=seed, max_changed=max_changed
@@ -167,14 +168,12 @@ def _some(query_ids: Sequence[str]) -> str:
     return f" ({', '.join(query_ids[:3])}{', ...' if len(query_ids) > 3 else ''})" if query_ids else ""
 
 
-def _measures_of(
-    task: str, runs: Mapping[str, TaskRun], labels: Mapping[str, str], wanted: Sequence[Measure]
-) -> list[Measure]:
+def _measures_of(task: str, runs: Mapping[str, TaskRun], wanted: Sequence[Measure]) -> list[Measure]:
     for measure in wanted:
-        for letter, run in runs.items():
+        for label, run in runs.items():
             if str(measure) not in run.values:
                 raise ListconError(
-                    f"{task}: {labels[letter]} has no {measure}; it has {', '.join(run.values)} (a TREC run has "
+                    f"{task}: {label} has no {measure}; it has {', '.join(run.values)} (a TREC run has "
                     "the mteb measures alone; those of ir_measures are there when `run --metrics` asked for them)"
                 )
     mains = [Measure("mteb", run.result.main_score) for run in runs.values() if run.result is not None]

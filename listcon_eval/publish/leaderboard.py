@@ -84,16 +84,13 @@ def export_leaderboard(
 def _write(folder: Path, results: Sequence[Result], meta: Mapping[str, Any]) -> None:
     by_task: dict[str, list[Path]] = {}
     for result in results:
-        by_task.setdefault(f"{result.mteb_task}.json", []).append(_json_path(result))
+        name = f"{result.mteb_task}.json"
+        by_task.setdefault(name, []).append(result.folder / name)
     for name, paths in by_task.items():
         write_bytes(folder / name, paths[0].read_bytes() if len(paths) == 1 else _merged(paths))
     write_text(folder / META, json.dumps(meta, indent=4, ensure_ascii=False))
     rows = [(result.folder / SETTINGS).read_text(encoding="utf-8").strip() for result in results]
     write_text(folder / SETTINGS, "".join(f"{row}\n" for row in rows))
-
-
-def _json_path(result: Result) -> Path:
-    return result.folder / f"{result.mteb_task}.json"
 
 
 def _merged(paths: Sequence[Path]) -> bytes:
@@ -116,7 +113,7 @@ def _blockers(results: Sequence[Result]) -> Iterator[str]:
     for result in results:
         yield from publish_blockers(result)
         if (task := official_task_of(result)) is not None:
-            path = _json_path(result)
+            path = result.folder / f"{result.mteb_task}.json"
             try:
                 yield from _json_blockers(result, task, json.loads(path.read_text(encoding="utf-8")))
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -253,10 +253,8 @@ class RankedQuery(Record):
         return tuple(NOT_RETRIEVED if score is None else score for score in self.scores)
 
 
-class ModelRecord(BaseModel):
+class ModelRecord(Record, extra="allow"):
     """The measured system, in a provenance; a kind may say more of it."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
     kind: str
     """The kind of system."""

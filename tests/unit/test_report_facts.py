@@ -11,6 +11,7 @@ from listcon_eval.errors import ListconError
 from listcon_eval.report import run_data
 from listcon_eval.report.page import MAX_TEXT, queries_of
 from listcon_eval.report.run_data import TaskResults, results_of, task_results
+from listcon_eval.report.sections import sections
 from listcon_eval.results import RankedQuery, Signature
 from unit.test_table import result
 
@@ -148,6 +149,8 @@ def test_a_trec_run_makes_ap_mtebs_and_has_a_row_in_its_table() -> None:
     assert row.data_revision == "d"
     assert found.query_text("q1") == "text of q1"
     alone = results_for(trec)
+    (positions,) = (section for section in sections(alone) if section.key == "positions")
+    assert positions.notes[0].startswith("TREC run files do not hold the order of the candidates")
     assert "only ids" in (alone.texts(["q1"])[1] or "")
 
 
