@@ -178,7 +178,7 @@ def _scored_run(
     if not qrels:
         raise ListconError(f"{source} has no judgements; expected lines `query 0 document relevance`")
     run = read_trec_run(scores, qrels)
-    if own is not None and not (isinstance(judgements, Path) and judgements == own):
+    if own is not None and judgements is not own:
         _check_judgements(qrels, source, read_qrels(own), own)
     # A query without a line has no candidates, and a document without one is not retrieved, as in trec_eval.
     lacking = [query_id for query_id in qrels if query_id not in run]
@@ -189,13 +189,14 @@ def _scored_run(
         )
     ordered = {
         query_id: dict(zip(row, ranked_list(list(row.values())).scores, strict=True))
-        for query_id, row in ({**run, **{lacked: {} for lacked in lacking}}).items()
+        for query_id, row in {**run, **{lacked: {} for lacked in lacking}}.items()
     }
     try:
         per_query = mteb_protocol.evaluate(qrels, ordered, result.main_score if result else None, relevance).per_query
     except ListconError as error:
         raise ListconError(f"{name} with the judgements of {source}: {error}") from error
     shown = scores.name if isinstance(scores, Path) else name
+    note = f"{shown} lacks {count_of(len(lacking), 'judged query')} (of {len(qrels)}): each counts 0"
     content = f"sha256-{key_of(qrels)[:12]}"
     task = result.task if result else judgements.stem if isinstance(judgements, Path) else source
     versions = env.package_versions()
@@ -229,11 +230,7 @@ def _scored_run(
             )
             for query_id, judged in relevant_from(qrels, relevance).items()
         },
-        notes=(
-            (f"{shown} lacks {count_of(len(lacking), 'judged query')} (of {len(qrels)}): each counts 0",)
-            if lacking
-            else ()
-        ),
+        notes=(note,) if lacking else (),
     )
 
 

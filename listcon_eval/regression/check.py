@@ -19,7 +19,7 @@ from listcon_eval.tables import Style, code, escaped, heading, table
 DEFAULT_TOLERANCE = 0.001
 _MAX_CHANGED = 10
 _ROUNDING = 1e-6  # of the values in a baseline file
-# XML 1.0 has no way to write these characters, not even escaped.
+# XML 1.0 has no way to write these characters, not even escaped: they become U+FFFD.
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _RUN = ("Task", "Mode", "Dtype")
 
@@ -292,29 +292,25 @@ def as_junit(verdict: Verdict) -> str:
     properties = ElementTree.SubElement(suite, "properties")
     for key, signatures in verdict.signatures.items():
         for which, signature in zip(("baseline", "current"), signatures, strict=True):
-            name = _xml(f"{which} signature of {key}")
-            ElementTree.SubElement(properties, "property", name=name, value=_xml(str(signature)))
+            name = f"{which} signature of {key}"
+            ElementTree.SubElement(properties, "property", name=name, value=str(signature))
     for change in verdict.changes:
         case = _case(suite, change.key, change.measure)
         if change.failed:
-            failure = ElementTree.SubElement(case, "failure", type="regression", message=_xml(_sentence(change)))
+            failure = ElementTree.SubElement(case, "failure", type="regression", message=_sentence(change))
             own = [query for query in verdict.changed if (query.key, query.measure) == (change.key, change.measure)]
-            failure.text = _xml(_queries_table(own, "terminal", None)) if own else None
+            failure.text = _queries_table(own, "terminal", None) if own else None
         elif change.fell or change.rose:
-            ElementTree.SubElement(case, "system-out").text = _xml(_sentence(change))
+            ElementTree.SubElement(case, "system-out").text = _sentence(change)
     for key, reason in verdict.not_comparable.items():
-        ElementTree.SubElement(_case(suite, key, "comparable"), "error", type="not comparable", message=_xml(reason))
+        ElementTree.SubElement(_case(suite, key, "comparable"), "error", type="not comparable", message=reason)
     ElementTree.indent(suite)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
+    content = _NOT_IN_XML.sub("\ufffd", ElementTree.tostring(suite, encoding="unicode"))
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{content}\n'
 
 
 def _case(suite: ElementTree.Element, key: RunKey, name: str) -> ElementTree.Element:
-    return ElementTree.SubElement(suite, "testcase", classname=_xml(".".join(key)), name=_xml(name), time="0")
-
-
-def _xml(text: str) -> str:
-    """Text that XML can hold: characters that it cannot become U+FFFD."""
-    return _NOT_IN_XML.sub("\ufffd", text)
+    return ElementTree.SubElement(suite, "testcase", classname=".".join(key), name=name, time="0")
 
 
 def _sentence(change: MetricChange) -> str:
