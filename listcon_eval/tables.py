@@ -124,6 +124,11 @@ def one_line(text: str) -> str:
     )
 
 
+def percent(share: float) -> str:
+    """A number from 0 to 1 in percent, as tables have it."""
+    return f"{100 * share:.2f}"
+
+
 def shortened(text: str, cells: int) -> str:
     """Text on one line, with white space collapsed, cut to as many cells."""
     line = one_line(" ".join(text.split()))

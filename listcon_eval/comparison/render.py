@@ -16,7 +16,7 @@ from listcon_eval.comparison.statistics import Interval, WinCount
 from listcon_eval.errors import count_of
 from listcon_eval.metrics import Measure
 from listcon_eval.results import Signature
-from listcon_eval.tables import Style, code, escaped, heading, latex_float, shortened, table
+from listcon_eval.tables import Style, code, escaped, heading, latex_float, percent, shortened, table
 
 LETTERS = "abcdefghijklmnop"
 _SUPERSCRIPTS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖ"
@@ -168,7 +168,7 @@ def _means_table(comparison: Comparison, task: TaskComparison, style: Style, wid
         interval = task.means[letter][measure]
         beaten = "".join(task.beaten_by(letter, measure, comparison.level))
         marks = beaten.translate(str.maketrans(LETTERS, _SUPERSCRIPTS))
-        return f"{_percent(interval.mean)}{marks}" + ("" if style == "latex" else f" {_range(interval)}")
+        return f"{percent(interval.mean)}{marks}" + ("" if style == "latex" else f" {_range(interval)}")
 
     rows = [
         [letter, comparison.label(letter), *(cell(letter, measure) for measure in task.measures)]
@@ -266,7 +266,7 @@ def _changed_table(changed: Sequence[ChangedQuery], style: Style, width: int | N
             f"{query.base} to {query.other}",
             query.query_id,
             shortened(query.query, _QUERY_CELLS) if query.query is not None else "(text not in these files)",
-            f"{_percent(query.before)} to {_percent(query.after)}",
+            f"{percent(query.before)} to {percent(query.after)}",
             f"{_ranks(query.ranks_before)} to {_ranks(query.ranks_after)}",
         ]
         for query in changed
@@ -285,12 +285,8 @@ def split_signatures(signatures: Sequence[Signature]) -> tuple[str, list[str]]:
     return text(common), [text({name: own[name] for name in own if name not in common}) for own in fields]
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
 def _range(interval: Interval) -> str:
-    return f"[{_percent(interval.low)}, {_percent(interval.high)}]"
+    return f"[{percent(interval.low)}, {percent(interval.high)}]"
 
 
 def _ranks(ranks: Sequence[int]) -> str:

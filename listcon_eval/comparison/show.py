@@ -17,7 +17,7 @@ from listcon_eval.ordering import ranked_places
 from listcon_eval.records import POINTWISE
 from listcon_eval.results import Result, Signature, read_per_query, read_provenance, read_rankings
 from listcon_eval.results.records import DataRecord
-from listcon_eval.tables import Style, code, escaped, shortened, table
+from listcon_eval.tables import Style, code, escaped, percent, shortened, table
 
 _TEXT_CELLS = 60
 
@@ -156,7 +156,7 @@ def as_text(shown: ShownQuery, style: Style = "terminal", *, full: bool = False,
 
     rounds = ["Round"] if shown.mode == "iterative" else []
     headers = ["Rank", "Score", *rounds, "Relevance", "cmteb label", "Document", "Text"]
-    metrics = ", ".join(f"{measure} {100 * value:.2f}" for measure, value in shown.metrics.items())
+    metrics = ", ".join(f"{measure} {percent(value)}" for measure, value in shown.metrics.items())
     mode = "" if shown.mode == POINTWISE else f", {shown.mode} inference"
     counted = f"{len(shown.passages)} of {count_of(shown.candidates, 'candidate')}{mode}; {metrics}"
     return "\n\n".join(

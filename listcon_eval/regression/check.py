@@ -14,7 +14,7 @@ from listcon_eval.errors import ListconError, count_of
 from listcon_eval.metrics import Measure
 from listcon_eval.regression.baseline import Baseline, BaselineRun, RunKey
 from listcon_eval.results import Signature
-from listcon_eval.tables import Style, code, escaped, heading, table
+from listcon_eval.tables import Style, code, escaped, heading, percent, table
 
 DEFAULT_TOLERANCE = 0.001
 _MAX_CHANGED = 10
@@ -314,9 +314,9 @@ def _case(suite: ElementTree.Element, key: RunKey, name: str) -> ElementTree.Ele
 
 
 def _sentence(change: MetricChange) -> str:
-    said = f"{100 * change.before:.2f} to {100 * change.after:.2f} percent ({100 * change.change:+.2f}"
+    said = f"{percent(change.before)} to {percent(change.after)} percent ({100 * change.change:+.2f}"
     tested = "" if change.p is None else f", p = {change.p:.4f} (Holm)"
-    return f"{change.key}: {change.measure} went from {said}, tolerance {100 * change.tolerance:.2f}{tested})"
+    return f"{change.key}: {change.measure} went from {said}, tolerance {percent(change.tolerance)}{tested})"
 
 
 def _changes_table(changes: Sequence[MetricChange], style: Style, width: int | None) -> str:
@@ -325,10 +325,10 @@ def _changes_table(changes: Sequence[MetricChange], style: Style, width: int | N
         [
             *change.key,
             change.measure,
-            f"{100 * change.before:.2f}",
-            f"{100 * change.after:.2f}",
+            percent(change.before),
+            percent(change.after),
             f"{100 * change.change:+.2f}",
-            f"{100 * change.tolerance:.2f}",
+            percent(change.tolerance),
             *(["-" if change.p is None else f"{change.p:.4f}"] if tested else []),
         ]
         for change in changes
@@ -339,7 +339,6 @@ def _changes_table(changes: Sequence[MetricChange], style: Style, width: int | N
 
 def _queries_table(queries: Sequence[ChangedQuery], style: Style, width: int | None) -> str:
     rows = [
-        [*query.key, query.query_id, query.measure, f"{100 * query.before:.2f}", f"{100 * query.after:.2f}"]
-        for query in queries
+        [*query.key, query.query_id, query.measure, percent(query.before), percent(query.after)] for query in queries
     ]
     return table([*_RUN, "Query", "Measure", "Baseline", "Now"], rows, style, width=width)

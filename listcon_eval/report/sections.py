@@ -15,6 +15,7 @@ from listcon_eval.metrics import CARD_MAP
 from listcon_eval.report import run_data
 from listcon_eval.report.figures import INK, MUTED, PALETTE, drawing, new_figure, short, whole_log
 from listcon_eval.report.run_data import SystemRun, TaskResults
+from listcon_eval.tables import percent
 
 MODES_EQUAL = 20
 """Up to this many candidates both modes give the same ranking."""
@@ -54,7 +55,7 @@ def _distribution(results: TaskResults) -> Iterator[Section]:
         axes.bar(_BINS[:-1], counts, width=np.diff(_BINS), align="edge", color=_colour(system), alpha=0.75, linewidth=0)
         axes.axvline(system.ap.mean(), color=INK, linewidth=1.2)
         axes.set_title(short(system.name), loc="left")
-        axes.set_title(f"mean {_percent(system.ap.mean())}", loc="right")
+        axes.set_title(f"mean {percent(system.ap.mean())}", loc="right")
         axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         axes.set_xlim(0, 1)
     panels[-1].set_xlabel(f"AP of a query ({results.measure})")
@@ -72,8 +73,8 @@ def _distribution(results: TaskResults) -> Iterator[Section]:
         rows=tuple(
             (
                 system.name,
-                _percent(system.ap.mean()),
-                *map(_percent, np.quantile(system.ap, [0.25, 0.5, 0.75])),
+                percent(system.ap.mean()),
+                *map(percent, np.quantile(system.ap, [0.25, 0.5, 0.75])),
                 str((system.ap == 0).sum()),
                 str((system.ap == 1).sum()),
             )
@@ -213,7 +214,7 @@ def _positions(results: TaskResults) -> Iterator[Section]:
             (
                 f"{'before' if is_before else 'after'}, {name}",
                 f"{median:g}" if median < run_data.NOT_RANKED / 2 else "not ranked",
-                *map(_percent, run_data.share_within(own, shown)),
+                *map(percent, run_data.share_within(own, shown)),
             )
         )
     whole_log(axes)
@@ -349,7 +350,3 @@ def span(shortest: int, longest: int) -> str:
 
 def _signed(points: float) -> str:
     return f"{round(points, 2) + 0.0:+.2f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"

@@ -24,7 +24,7 @@ from listcon_eval.metrics import CARD_MAP, MAIN, Measure
 from listcon_eval.results import Result, Signature, load_results
 from listcon_eval.results.records import FirstStageRecord, Record
 from listcon_eval.results.store import run_folders
-from listcon_eval.tables import Style, code, escaped, heading, latex_float, one_line, table
+from listcon_eval.tables import Style, code, escaped, heading, latex_float, one_line, percent, table
 
 AVERAGE = "Avg."
 REPRODUCED_WITHIN = 0.1
@@ -296,8 +296,8 @@ def _notes(results: Sequence[Result], measure: Measure) -> Iterator[str]:
         if measure.name in result.ranges:
             low, high = result.ranges[measure.name]
             yield (
-                f"{who}: tied candidates keep their candidate order; any other order of them gives {100 * low:.2f} to "
-                f"{100 * high:.2f}"
+                f"{who}: tied candidates keep their candidate order; any other order of them gives {percent(low)} to "
+                f"{percent(high)}"
             )
 
 
@@ -308,7 +308,7 @@ def _gains(results: Sequence[Result]) -> Iterator[str]:
         if result.first_stage is not None:
             by_task.setdefault((result.task, result.first_stage), []).append(result)
     for (task, stage), own in by_task.items():
-        yield f"{task}: the first stage's recall at {stage.top_k} is {100 * stage.recall:.2f}"
+        yield f"{task}: the first stage's recall at {stage.top_k} is {percent(stage.recall)}"
         values = {result.kind: 100 * (result.mean("mteb", MAIN) or 0.0) for result in own}
         if {"first-stage", _UPPER_BOUND} <= values.keys():
             before, most = values["first-stage"], values[_UPPER_BOUND]
