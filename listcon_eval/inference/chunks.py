@@ -1,5 +1,6 @@
 """Chunks: the units of work that a cache keeps, and that workers in other processes may compute."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import starmap
 from typing import Any, Protocol
@@ -62,6 +63,18 @@ def chunk_results(
         if cache is not None and np.isfinite(found).all():
             cache.save(names[missing[number]], found)
         yield missing[number], found
+
+
+def cut(sizes: Sequence[int], most: int, most_items: float = math.inf) -> Iterator[slice]:
+    """Cut items into parts of at most so much in all, or of one item; and of at most so many items."""
+    start, total = 0, 0
+    for end, size in enumerate(sizes):
+        if end > start and (total + size > most or end - start >= most_items):
+            yield slice(start, end)
+            start, total = end, 0
+        total += size
+    if sizes:
+        yield slice(start, len(sizes))
 
 
 def texts_of(arguments: tuple[Any, ...]) -> Iterator[str]:

@@ -50,11 +50,13 @@ class FastEncoder:
         reason: why it was chosen, in a few words.
         dtype, features_dtype: the number formats of the encoder and of the features.
         network: the encoder whose weights these are.
+        checked: whether there is nothing left to `check`.
     """
 
     def __init__(self, model: ListConModel, backend: Backend, reason: str) -> None:
         self.backend: Backend = backend
         self.reason = reason
+        self.checked = backend == "plain"
         self._model = model
         self.network = model.encoder
         weights = next(model.encoder.parameters())
@@ -131,6 +133,7 @@ class FastEncoder:
                 f"difference is {apart:.1e}, and rounding in {_name(self.dtype)} explains {tolerance:.0e}; "
                 f"set {BACKEND_VARIABLE}=plain, and report it with the versions that `listcon-eval doctor` prints"
             )
+        self.checked = True
         return apart
 
 

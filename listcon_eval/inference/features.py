@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from listcon_eval.files import sha256_of_texts
-from listcon_eval.inference.chunks import ChunkStore, ChunkWorkers
+from listcon_eval.inference.chunks import ChunkStore, ChunkWorkers, cut
 from listcon_eval.inference.devices import Workers, to_device
 from listcon_eval.inference.encoder import FastEncoder
 from listcon_eval.inference.memory import BatchBudget, Budgets, chunk_tokens
 from listcon_eval.inference.tokens import TextTokenizer, TokenCounts
-from listcon_eval.progress import Phases, Progress
+from listcon_eval.progress import Phases, Progress, no_progress
 
 _CHECKED_TEXTS = 4
 _MIN_TOKENS = 256  # of a batch that is made small so that every worker has one
@@ -74,17 +74,16 @@ def encode_texts(
     budgets: Budgets,
     budget: BatchBudget,
     phases: Phases,
-    progress: Progress,
+    progress: Progress = no_progress,
     cache: ChunkStore | None = None,
     workers: ChunkWorkers | None = None,
-    check: bool = False,
 ) -> tuple[FeatureStore, TokenCounts]:
     """Compute the features of N distinct texts of valid Unicode, (N, D), in their order; and the counts over them.
 
     A batch has as many tokens as `budget` allows, which starts as `budgets` says and may have been halved since.
     Seconds of "tokenise" (in a thread of its own) and "encode" are added to `phases`. Finished chunks are kept in the
-    cache and loaded from it; the others are computed by the workers, if there are any, as `chunk_of` does. `check`
-    compares the encoder with the plain model on a few of the texts first.
+    cache and loaded from it; the others are computed by the workers, if there are any, as `chunk_of` does. An encoder
+    that has not been checked is compared with the plain model on a few of the texts first.
 
     Raises:
         ListconError: a single text does not fit into the device's memory, or the check fails.
@@ -136,7 +135,7 @@ def encode_texts(
             ids, counts = waiting.pop().result()
             waiting += [thread.submit(tokenized, following) for _, following in missing[number : number + 1]]
             with phases.measured("encode"):
-                if check and number == 1:
+                if not encoder.checked:
                     encoder.check(ids[:: max(1, len(ids) // _CHECKED_TEXTS)][:_CHECKED_TEXTS])
                 rows = list(_batches(ids, budget.size, threads.count))
                 parts = [[ids[row] for row in batch] for batch in rows]
@@ -245,13 +244,5 @@ def text_chunks(
     """
     # Longest first: what does not fit into memory shows at the start, and the last batches are the quick ones.
     order = np.argsort(-lengths, kind="stable")
-    start, tokens = 0, 0
-    for end, index in enumerate(order):
-        length = min(int(lengths[index]), max_length)
-        full = end - start >= most_texts or tokens + length > most_tokens
-        if end > start and full:
-            yield order[start:end]
-            start, tokens = end, 0
-        tokens += length
-    if start < len(order):
-        yield order[start:]
+    for part in cut(np.minimum(lengths[order], max_length).tolist(), most_tokens, most_texts):
+        yield order[part]

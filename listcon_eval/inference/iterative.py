@@ -19,6 +19,7 @@ from torch import Tensor
 
 from listcon_eval.errors import ListconError
 from listcon_eval.files import sha256_of_texts
+from listcon_eval.inference.chunks import cut
 from listcon_eval.inference.devices import Workers, to_device
 from listcon_eval.inference.encoder import nonfinite_weights
 from listcon_eval.inference.features import FeatureStore
@@ -183,16 +184,9 @@ def _not_a_number(model: ListConModel, state: ListState, keys: NDArray[np.float6
     return ListconError(f"{state.source.name}: {bad} of {len(keys)} scores are not numbers; {cause}")
 
 
-def groups_of(lists: Sequence[IndexedList], passages: int) -> Iterator[Sequence[IndexedList]]:
+def groups_of(lists: Sequence[IndexedList], passages: int) -> list[Sequence[IndexedList]]:
     """Cut lists, in their order, into groups of at most `passages` passages (or of a single list)."""
-    start, size = 0, 0
-    for end, row in enumerate(lists):
-        if end > start and size + len(row.passages) > passages:
-            yield lists[start:end]
-            start, size = end, 0
-        size += len(row.passages)
-    if start < len(lists):
-        yield lists[start:]
+    return [lists[part] for part in cut([len(row.passages) for row in lists], passages)]
 
 
 def group_name(mode: Mode, texts: Sequence[str], group: Sequence[IndexedList]) -> str:

@@ -18,7 +18,7 @@ from listcon_eval.inference.encoder import FastEncoder
 from listcon_eval.inference.features import FeatureStore, chunk_of, encode_texts
 from listcon_eval.inference.iterative import from_array, group_name, groups_of, rank_features, to_array
 from listcon_eval.inference.memory import BatchBudget, Budgets, rss_bytes
-from listcon_eval.inference.tokens import IndexedList, TextTokenizer, index_texts, over_own_texts
+from listcon_eval.inference.tokens import IndexedList, TextTokenizer, TokenCounts, index_texts, over_own_texts
 from listcon_eval.model import PUBLISHED_ID, Checkpoint, ModelSource, load_checkpoint, save_checkpoint
 from listcon_eval.model.architecture import max_tokens
 from listcon_eval.progress import Phases, Progress, no_progress
@@ -111,7 +111,6 @@ class ListConRanker:
             )
         self.max_length = max_length
         self.encoder = FastEncoder.for_model(self.model)
-        self._checked = False
         self._tokenizer = TextTokenizer(self.checkpoint.tokenizer, max_length)
         self.memory, self.device_memory = memory, device_memory
         self.budgets = Budgets.for_device(self.device).within(
@@ -215,35 +214,18 @@ class ListConRanker:
             phases: seconds of "tokenise" and "encode" are added here.
         """
         texts, lists = index_texts(queries, passages, names)
-        store, counts = encode_texts(
-            self.encoder,
-            self._tokenizer,
-            texts,
-            budgets=self.budgets,
-            budget=self._tokens,
-            phases=phases or Phases(),
-            progress=progress,
-            cache=cache,
-            workers=workers,
-            check=not self._checked,
+        store, counts = self._encode_texts(
+            texts, phases=phases or Phases(), progress=progress, cache=cache, workers=workers
         )
-        self._checked = True
         return EncodedLists(texts, lists, store, counts.truncated, counts.unknown / max(1, counts.tokens))
 
     def encode_chunk(self, texts: Sequence[str]) -> NDArray[np.uint8]:
         """The features and counts of a chunk that `encode` made, as a cache keeps them: what a worker computes."""
-        store, counts = encode_texts(
-            self.encoder,
-            self._tokenizer,
-            texts,
-            budgets=self.budgets,
-            budget=self._tokens,
-            phases=Phases(),
-            progress=no_progress,
-            check=not self._checked,
-        )
-        self._checked = True
+        store, counts = self._encode_texts(texts, phases=Phases())
         return chunk_of(counts, store.get(np.arange(len(texts))))
+
+    def _encode_texts(self, texts: Sequence[str], **options: Any) -> tuple[FeatureStore, TokenCounts]:  # noqa: ANN401
+        return encode_texts(self.encoder, self._tokenizer, texts, budgets=self.budgets, budget=self._tokens, **options)
 
     def rank_encoded(
         self,
@@ -267,7 +249,7 @@ class ListConRanker:
         """
         if mode not in MODES:
             raise ListconError(f"no mode {mode!r}: give one of {', '.join(MODES)}")
-        groups = list(groups_of(encoded.lists, self.budgets.group_passages))
+        groups = groups_of(encoded.lists, self.budgets.group_passages)
 
         def arguments(place: int) -> tuple[Any, ...]:
             # Other processes get the features of a group's own texts.
@@ -298,17 +280,10 @@ class ListConRanker:
             rows = torch.tensor(features)  # (N, D)
             features = FeatureStore(len(rows), self.encoder.width, rows.dtype, self.device, self.budgets.feature_bytes)
             features.put(np.arange(len(rows)), rows)
-        return to_array(
-            rank_features(
-                self.model,
-                features,
-                group,
-                mode=mode,
-                dtype=self.dtype,
-                budget=self._rows,
-                keep_going=keep_going,
-            )
+        ranked = rank_features(
+            self.model, features, group, mode=mode, dtype=self.dtype, budget=self._rows, keep_going=keep_going
         )
+        return to_array(ranked)
 
 
 def _own_part(group: Sequence[IndexedList], store: FeatureStore) -> tuple[list[IndexedList], NDArray[Any]]:

@@ -308,6 +308,7 @@ class CountingEncoder:
     features_dtype = torch.float32
     network = torch.nn.Linear(1000, 1000)
     width = 1
+    checked = True
 
     def __init__(self) -> None:
         self.batches: list[int] = []  # the tokens of each; threads may append at once
