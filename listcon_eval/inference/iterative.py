@@ -88,16 +88,25 @@ def rank_features(
     """
     starts = np.cumsum([0, *(len(source.passages) for source in lists)])
     states = [ListState(source, start) for source, start in zip(lists, starts.tolist(), strict=False)]
+    by_score = dtype == "float16"
+    pointwise = torch.empty(int(starts[-1]), device=store.device)  # each passage's part that no round changes
+    remaining, number = states, 0
+
+    def keys_of(batch: Sequence[ListState]) -> Tensor:
+        logits = budget.run(lambda part: _logits(model, store, part, pointwise, is_first=number == 0), batch, _rows)
+        return torch.sigmoid(logits.half()) if by_score else logits
+
     with Workers(store.device) as workers:
-        scorer = _Scorer(model, store, int(starts[-1]), dtype, budget, workers)
-        remaining, number = states, 0
         while remaining:
             remaining = sorted(remaining, key=_rows)
-            values = scorer.keys(remaining, number)
+            share = -(-sum(map(_rows, remaining)) // workers.count)
+            batches = list(_batches(remaining, min(budget.size, max(_MIN_ROWS, share))))
+            computed = torch.cat([part.result() for part in workers.start(keys_of, batches)])
+            values = computed.cpu().numpy().astype(np.float64)  # the only copy from the device in a round
             for state in remaining:
                 keys, values = np.split(values, [len(state.remaining)])
                 if not np.isnan(keys).any():
-                    state.finish_round(number, keys, keys if scorer.by_score else _sigmoid(keys), mode)
+                    state.finish_round(number, keys, keys if by_score else _sigmoid(keys), mode)
                 elif keep_going:
                     state.scores[:] = np.nan
                     state.remaining = state.remaining[:0]
@@ -109,52 +118,26 @@ def rank_features(
     return [state.result(dtype) for state in states]
 
 
-class _Scorer:
-    """Scores the remaining passages of lists, round by round, and keeps what no round changes."""
-
-    def __init__(
-        self,
-        model: ListConModel,
-        store: FeatureStore,
-        passages: int,
-        dtype: DType,
-        budget: BatchBudget,
-        workers: Workers,
-    ) -> None:
-        self._model, self._store, self._workers, self._budget = model, store, workers, budget
-        self.by_score = dtype == "float16"
-        self._pointwise = torch.empty(passages, device=store.device)  # each passage's part that no round changes
-        # A large bias must not round away what tells passages apart, so logits are summed in float64 where it exists.
-        self._sum_dtype = torch.float32 if store.device.type == "mps" else torch.float64
-
-    def keys(self, states: Sequence[ListState], number: int) -> NDArray[np.float64]:
-        """What ranks the remaining passages of every list in this round, one after the other: scores, or logits."""
-        share = -(-sum(map(_rows, states)) // self._workers.count)
-        batches = list(_batches(states, min(self._budget.size, max(_MIN_ROWS, share))))
-        parts = self._workers.start(
-            lambda batch: self._budget.run(lambda part: self._keys_of(part, number), batch, _rows), batches
-        )
-        keys = torch.cat([part.result() for part in parts])
-        return keys.cpu().numpy().astype(np.float64)  # the only copy from the device in a round
-
-    @torch.inference_mode()
-    def _keys_of(self, states: Sequence[ListState], number: int) -> Tensor:
-        device = self._store.device
-        passages, own = pad([state.source.passages[state.remaining] for state in states])  # (B, P)
-        queries = np.array([[state.source.query] for state in states])
-        # A row of padding is given the query's feature; `valid` masks it.
-        indices = np.concatenate([queries, np.where(own, passages, queries)], axis=1)  # (B, S)
-        valid = np.concatenate([np.ones_like(queries, dtype=bool), own], axis=1)
-        features = self._store.get(indices)  # (B, S, D)
-        # The places of the passages are computed here: asking the device for them would wait for it.
-        places = to_device(np.flatnonzero(own), device)
-        kept = to_device(np.concatenate([state.start + state.remaining for state in states]), device)
-        if number == 0:
-            self._pointwise[kept] = self._model.pointwise_logits(features).flatten()[places]
-        listwise = self._model.listwise_logits(features, to_device(valid, device)).flatten()[places]
-        bias = self._model.linear_score1.bias.to(self._sum_dtype)
-        logits = self._pointwise[kept].to(self._sum_dtype) + listwise.to(self._sum_dtype) + bias
-        return torch.sigmoid(logits.half()) if self.by_score else logits
+@torch.inference_mode()
+def _logits(
+    model: ListConModel, store: FeatureStore, states: Sequence[ListState], pointwise: Tensor, *, is_first: bool
+) -> Tensor:
+    """The logits of the remaining passages of every list, one after the other; the first round fills `pointwise`."""
+    passages, own = pad([state.source.passages[state.remaining] for state in states])  # (B, P)
+    queries = np.array([[state.source.query] for state in states])
+    # A row of padding is given the query's feature; `valid` masks it.
+    indices = np.concatenate([queries, np.where(own, passages, queries)], axis=1)  # (B, S)
+    valid = np.concatenate([np.ones_like(queries, dtype=bool), own], axis=1)
+    features = store.get(indices)  # (B, S, D)
+    # The places of the passages are computed here: asking the device for them would wait for it.
+    places = to_device(np.flatnonzero(own), store.device)
+    kept = to_device(np.concatenate([state.start + state.remaining for state in states]), store.device)
+    if is_first:
+        pointwise[kept] = model.pointwise_logits(features).flatten()[places]
+    listwise = model.listwise_logits(features, to_device(valid, store.device)).flatten()[places]
+    # A large bias must not round away what tells passages apart, so logits are summed in float64 where it exists.
+    precise = torch.float32 if store.device.type == "mps" else torch.float64
+    return pointwise[kept].to(precise) + listwise.to(precise) + model.linear_score1.bias.to(precise)
 
 
 def _rows(state: ListState) -> int:
