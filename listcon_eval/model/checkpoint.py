@@ -28,14 +28,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
-from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import (
+    CONFIG_MAPPING,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.initialization import no_init_weights
 
 from listcon_eval.errors import ListconError, first_line
 from listcon_eval.files import sha256_of_file, sha256_of_texts, swapped_folder
 from listcon_eval.model.architecture import ListConConfig, ListConModel, new_encoder
 from listcon_eval.model.source import ModelSource, resolve_source
-from listcon_eval.model.tokenizer import check_no_lfs_pointer, load_tokenizer
 
 QUANTISED_FILE = "model.safetensors.gz"
 
@@ -44,6 +49,11 @@ _ENCODER_FILES = (
     *("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
     QUANTISED_FILE,
 )
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "vocab.txt", "vocab.json"),
+    *("sentencepiece.bpe.model", "spiece.model", "tokenizer.model"),
+)
+_LFS_POINTER = b"version https://git-lfs"
 _DECISIVE_SUFFIXES = {".safetensors", ".gz", ".bin", ".pt", ".json", ".txt", ".model", ".jinja"}
 _SCALE = ".row_scale"
 # A gzip file of megabytes can unpack to terabytes. A quantised model of the published size takes 0.4 GiB.
@@ -147,6 +157,53 @@ def names_of_weights(folder: Path) -> list[str]:
                 return list(_read_header(compressed)[1])
         # Files of before torch 1.6 are no zip files and cannot be mapped.
         return list(torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path)))
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Read the tokenizer in a model's folder.
+
+    Raises:
+        ListconError: its files are missing or cannot be read, it is not a fast one, or it has only special tokens.
+    """
+    found = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    if not found:  # transformers would make one up
+        raise ListconError(f"no tokenizer in {folder}: expected one of {', '.join(_TOKENIZER_FILES)}")
+    for path in found:
+        check_no_lfs_pointer(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # what a malformed file raises differs by file, library and version
+        raise ListconError(f"cannot read the tokenizer in {folder}: {first_line(error)}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        kind = type(tokenizer).__name__
+        raise ListconError(f"the tokenizer in {folder} is a {kind}: a fast tokenizer (tokenizer.json) is needed")
+    check_tokenizer(tokenizer, folder)
+    return tokenizer
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Refuse a tokenizer that has only special tokens: transformers makes one up where files are missing.
+
+    Raises:
+        ListconError: it has no others.
+    """
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    if not set(tokenizer.get_vocab()) - special:
+        raise ListconError(
+            f"the tokenizer in {folder} has {len(special)} special tokens and no others, so every text would be "
+            f"unknown to it: its files are missing or empty; expected one of {', '.join(_TOKENIZER_FILES)}"
+        )
+
+
+def check_no_lfs_pointer(path: Path) -> None:
+    """Refuse the text that Git LFS leaves where a large file was not fetched.
+
+    Raises:
+        ListconError: the file is such a text.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise ListconError(f"{path} is a Git LFS pointer and not the file itself: fetch it with `git lfs pull`")
 
 
 def save_checkpoint(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:

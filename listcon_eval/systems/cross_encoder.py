@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from listcon_eval.errors import ListconError
 from listcon_eval.inference.memory import BatchBudget
 from listcon_eval.model.architecture import max_tokens
-from listcon_eval.model.tokenizer import check_tokenizer
+from listcon_eval.model.checkpoint import check_tokenizer
 from listcon_eval.ordering import ranked_list
 from listcon_eval.records import CandidateList
 from listcon_eval.systems.base import LoadOptions, RankContext, Ranking

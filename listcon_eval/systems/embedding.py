@@ -21,8 +21,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from listcon_eval.errors import ListconError
-from listcon_eval.model.checkpoint import holds_listconranker, load_checkpoint
-from listcon_eval.model.tokenizer import check_tokenizer
+from listcon_eval.model.checkpoint import check_tokenizer, holds_listconranker, load_checkpoint
 from listcon_eval.mteb_compat import registered_model
 from listcon_eval.ordering import ranked_list
 from listcon_eval.records import CandidateList

@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from listcon_eval.errors import ListconError, count_of
-from listcon_eval.model import ListConConfig, ListConModel, load_checkpoint, resolve_source
-from listcon_eval.model.tokenizer import load_tokenizer
+from listcon_eval.errors import ListconError, count_of, first_line
+from listcon_eval.model import ListConConfig, ListConModel, load_checkpoint
+from listcon_eval.model.checkpoint import load_tokenizer
+from listcon_eval.model.source import resolve_source
 from listcon_eval.train.arguments import StartArguments
 
 _FIRST_DEVIATION = 1.5
@@ -75,8 +76,7 @@ def _from_encoder(arguments: StartArguments) -> Start:
     try:
         loaded: Any = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # what a malformed file raises differs by file, library and version
-        first_line = (str(error) or repr(error)).splitlines()[0]
-        raise ListconError(f"cannot read the encoder in {folder}: {first_line}") from error
+        raise ListconError(f"cannot read the encoder in {folder}: {first_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     encoder, info = loaded
