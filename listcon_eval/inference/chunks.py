@@ -1,7 +1,7 @@
 """Chunks: the units of work that a cache keeps, and that workers in other processes may compute."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import starmap
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from listcon_eval.inference.tokens import IndexedList
 from listcon_eval.progress import Phases
+from listcon_eval.workers import RayWorkers
 
 
 class ChunkStore(Protocol):
@@ -22,13 +23,6 @@ class ChunkStore(Protocol):
         """Keep an array, whole or not at all."""
 
 
-class ChunkWorkers(Protocol):
-    """Computes chunks in other processes, each of which has the same system loaded."""
-
-    def run(self, method: str, chunks: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-        """Number and result of every chunk, as they get done: of a method of the system, given a chunk's arguments."""
-
-
 def chunk_results(
     names: Sequence[str],
     arguments: Callable[[int], tuple[Any, ...]],
@@ -37,7 +31,7 @@ def chunk_results(
     phase: str,
     phases: Phases,
     cache: ChunkStore | None,
-    workers: ChunkWorkers | None = None,
+    workers: RayWorkers | None = None,
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """Place and result of every chunk: first of those that the cache has, then of the others as they get done.
 

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from listcon_eval.files import sha256_of_texts
-from listcon_eval.inference.chunks import ChunkStore, ChunkWorkers, cut
+from listcon_eval.inference.chunks import ChunkStore, cut
 from listcon_eval.inference.devices import Workers, to_device
 from listcon_eval.inference.encoder import FastEncoder
 from listcon_eval.inference.memory import BatchBudget, Budgets, chunk_tokens
 from listcon_eval.inference.tokens import TextTokenizer, TokenCounts
 from listcon_eval.progress import Phases, Progress, no_progress
+from listcon_eval.workers import RayWorkers
 
 _CHECKED_TEXTS = 4
 _MIN_TOKENS = 256  # of a batch that is made small so that every worker has one
@@ -76,7 +77,7 @@ def encode_texts(
     phases: Phases,
     progress: Progress = no_progress,
     cache: ChunkStore | None = None,
-    workers: ChunkWorkers | None = None,
+    workers: RayWorkers | None = None,
 ) -> tuple[FeatureStore, TokenCounts]:
     """Compute the features of N distinct texts of valid Unicode, (N, D), in their order; and the counts over them.
 

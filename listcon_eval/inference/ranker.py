@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 
 from listcon_eval.arguments import checked
 from listcon_eval.errors import ListconError
-from listcon_eval.inference.chunks import ChunkStore, ChunkWorkers, chunk_results
+from listcon_eval.inference.chunks import ChunkStore, chunk_results
 from listcon_eval.inference.devices import bfloat16_is_slow, cast_model, choose_device, resolve_dtype, workers_on
 from listcon_eval.inference.encoder import FastEncoder
 from listcon_eval.inference.features import FeatureStore, chunk_of, encode_texts
 from listcon_eval.inference.iterative import from_array, group_name, groups_of, rank_features, to_array
 from listcon_eval.inference.memory import BatchBudget, Budgets, rss_bytes
 from listcon_eval.inference.tokens import IndexedList, TextTokenizer, TokenCounts, index_texts, over_own_texts
-from listcon_eval.model import PUBLISHED_ID, Checkpoint, ModelSource, load_checkpoint, save_checkpoint
+from listcon_eval.model import Checkpoint, load_checkpoint, save_checkpoint
 from listcon_eval.model.architecture import max_tokens
+from listcon_eval.model.source import PUBLISHED_ID, ModelSource
 from listcon_eval.progress import Phases, Progress, no_progress
 from listcon_eval.records import MODES, DTypeOption, Mode, RankedList
+from listcon_eval.workers import RayWorkers
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +201,7 @@ class ListConRanker:
         names: Sequence[str] | None = None,
         progress: Progress = no_progress,
         cache: ChunkStore | None = None,
-        workers: ChunkWorkers | None = None,
+        workers: RayWorkers | None = None,
         phases: Phases | None = None,
     ) -> EncodedLists:
         """Tokenise and encode every distinct text of lists a single time. Raises as `compute_score`.
@@ -234,7 +236,7 @@ class ListConRanker:
         *,
         progress: Progress = no_progress,
         cache: ChunkStore | None = None,
-        workers: ChunkWorkers | None = None,
+        workers: RayWorkers | None = None,
         phases: Phases | None = None,
         keep_going: bool = False,
     ) -> list[RankedList]:

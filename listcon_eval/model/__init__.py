@@ -6,27 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from listcon_eval.model.architecture import ListConConfig, ListConModel
     from listcon_eval.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_quantised
-    from listcon_eval.model.source import MINI, PUBLISHED_ID, PUBLISHED_REVISION, ModelSource, resolve_source
 
-__all__ = [
-    "MINI",
-    "PUBLISHED_ID",
-    "PUBLISHED_REVISION",
-    "Checkpoint",
-    "ListConConfig",
-    "ListConModel",
-    "ModelSource",
-    "load_checkpoint",
-    "resolve_source",
-    "save_checkpoint",
-    "save_quantised",
-]
-_ARCHITECTURE = ("ListConConfig", "ListConModel")
-_SOURCE = ("MINI", "PUBLISHED_ID", "PUBLISHED_REVISION", "ModelSource", "resolve_source")
+__all__ = ["Checkpoint", "ListConConfig", "ListConModel", "load_checkpoint", "save_checkpoint", "save_quantised"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the signature of a module's __getattr__
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "architecture" if name in _ARCHITECTURE else "source" if name in _SOURCE else "checkpoint"
+    home = "architecture" if name.startswith("ListCon") else "checkpoint"
     return getattr(import_module(f"{__name__}.{home}"), name)

@@ -20,7 +20,8 @@ from listcon_eval.systems.resolve import KINDS, ModelSpec
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
 
-    from listcon_eval.inference.chunks import ChunkStore, ChunkWorkers
+    from listcon_eval.inference.chunks import ChunkStore
+    from listcon_eval.workers import RayWorkers
 
 __all__ = ["KINDS", "LoadOptions", "RankContext", "Ranking", "System", "load_system", "system_class"]
 
@@ -64,7 +65,7 @@ class RankContext:
     progress: Progress = no_progress
     phases: Phases = field(default_factory=Phases)  # seconds by phase are added here
     cache: "ChunkStore | None" = None  # keeps finished chunks, and gives back those that it has
-    workers: "ChunkWorkers | None" = None  # compute the other chunks; this process when None
+    workers: "RayWorkers | None" = None  # compute the other chunks; this process when None
     keep_going: bool = False  # whether a list that cannot be ranked is one of `Ranking.failures`, or ends the run
 
 

@@ -10,7 +10,7 @@ import pytest
 from listcon_eval import ListConRanker
 from listcon_eval.data import Task, local_task, mini_names, mini_task
 from listcon_eval.metrics import cmteb
-from listcon_eval.model import MINI
+from listcon_eval.model.source import MINI
 from listcon_eval.ordering import ranked_list
 from listcon_eval.records import MODES, Mode
 
