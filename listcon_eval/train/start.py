@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from listcon_eval.errors import ListconError, count_of, first_line
 from listcon_eval.model import ListConConfig, ListConModel, load_checkpoint
+from listcon_eval.model.architecture import max_tokens
 from listcon_eval.model.checkpoint import load_tokenizer
 from listcon_eval.model.source import resolve_source
 from listcon_eval.train.arguments import StartArguments
@@ -62,8 +63,8 @@ def start_from(arguments: StartArguments, *, max_length: int, seed: int) -> Star
         start = Start(model, checkpoint.tokenizer, is_new=False, has_dense=False)
     else:
         start = _from_encoder(arguments)
-    longest = getattr(start.model.config.encoder, "max_position_embeddings", max_length)
-    if max_length > longest:
+    longest = max_tokens(start.model.encoder)
+    if longest is not None and max_length > longest:
         raise ListconError(f"--max_length is {max_length}: this encoder takes at most {longest}")
     return start
 

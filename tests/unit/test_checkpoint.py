@@ -26,6 +26,8 @@ from listcon_eval import ListConRanker
 from listcon_eval.errors import ListconError
 from listcon_eval.model import Checkpoint, ListConConfig, ListConModel, load_checkpoint, save_checkpoint, save_quantised
 from listcon_eval.model.checkpoint import QUANTISED_FILE, holds_listconranker, names_of_weights, quantised
+from listcon_eval.train.arguments import StartArguments
+from listcon_eval.train.start import start_from
 from texts import random_list
 
 HUGE = b'{"x":{"dtype":"F32","shape":[2000000000000],"data_offsets":[0,8000000000000]}}'
@@ -361,6 +363,8 @@ def test_the_length_of_an_encoder_is_what_its_positions_allow(tmp_path: Path) ->
     folder = encoder_checkpoint(tmp_path / "model", ENCODERS["xlm-roberta"])
     with pytest.raises(ListconError, match=r"max_length is 129: this encoder takes 3 .* to 128"):
         ListConRanker.from_pretrained(folder, device="cpu", max_length=129)
+    with pytest.raises(ListconError, match="--max_length is 129: this encoder takes at most 128"):
+        start_from(StartArguments(model=str(folder)), max_length=129, seed=0)
 
 
 @pytest.mark.parametrize(
