@@ -16,13 +16,14 @@ import gzip
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 import bm25s
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 
 from listcon_eval.data import read_lists
 from listcon_eval.errors import ListconError
@@ -69,22 +70,16 @@ def place(text: str, salt: str) -> float:
     return int(hashlib.sha256((salt + text).encode()).hexdigest()[:12], 16) / 16**12
 
 
-def components(rows: Iterable[Row]) -> list[str]:
-    """For each row one of the relevant passages that its component of rows has: equal for rows that share one."""
-    parent: dict[str, str] = {}
-
-    def root(text: str) -> str:
-        while (above := parent.setdefault(text, text)) != text:
-            parent[text] = parent[above]
-            text = above
-        return text
-
-    rows = list(rows)
+def components(rows: Sequence[Row]) -> list[str]:
+    """For each row the first in order of the relevant passages of its component: equal for rows that share one."""
+    sets = DisjointSet(passage for row in rows for passage in row["positive"])
     for row in rows:
         for passage in row["positive"]:
-            first, second = sorted((root(passage), root(row["positive"][0])))
-            parent[second] = first
-    return [root(row["positive"][0]) for row in rows]
+            sets.merge(row["positive"][0], passage)
+    first: dict[str, str] = {}
+    for texts in sets.subsets():
+        first |= dict.fromkeys(texts, min(texts))
+    return [first[row["positive"][0]] for row in rows]
 
 
 def long_lists(rows: list[Row], pool: list[str], most: int) -> list[Row]:
