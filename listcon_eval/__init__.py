@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from listcon_eval.comparison import compare
     from listcon_eval.evaluation import evaluate
-    from listcon_eval.inference import ListConRanker
+    from listcon_eval.inference.ranker import ListConRanker
     from listcon_eval.results import load_results
 
     __version__: str
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["ListConRanker", "__version__", "compare", "evaluate", "load_results"]
 
 _HOMES = {
-    "ListConRanker": "listcon_eval.inference",
+    "ListConRanker": "listcon_eval.inference.ranker",
     "compare": "listcon_eval.comparison",
     "evaluate": "listcon_eval.evaluation",
     "load_results": "listcon_eval.results",

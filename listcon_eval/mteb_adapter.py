@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from listcon_eval import mteb_compat
 from listcon_eval.data import check_texts, make_candidate_lists
 from listcon_eval.errors import ListconError
-from listcon_eval.inference import ListConRanker
+from listcon_eval.inference.ranker import ListConRanker
 from listcon_eval.metrics import mteb as mteb_protocol
 from listcon_eval.progress import Progress, no_progress
 from listcon_eval.records import Mode

@@ -106,7 +106,7 @@ def speed(
     device_bytes = options.size_of(device_memory, "--device-memory")
     import torch
 
-    from listcon_eval.inference import ListConRanker
+    from listcon_eval.inference.ranker import ListConRanker
     from listcon_eval.speed.measure import as_text, measure, updated_markdown
     from listcon_eval.speed.peers import check_peers, compare_peers
     from listcon_eval.speed.workload import SHAPES, read_workload, synthetic_workload

@@ -254,9 +254,11 @@ class ListConRanker:
         groups = groups_of(encoded.lists, self.budgets.group_passages)
 
         def arguments(place: int) -> tuple[Any, ...]:
+            if workers is None:
+                return groups[place], encoded.store, mode, keep_going
             # Other processes get the features of a group's own texts.
-            own = (groups[place], encoded.store) if workers is None else _own_part(groups[place], encoded.store)
-            return (*own, mode, keep_going)
+            own, lists = over_own_texts(groups[place])
+            return lists, encoded.store.get(own).cpu().numpy(), mode, keep_going
 
         ranked: dict[int, list[RankedList]] = {}
         done, total = 0, sum(len(row.passages) for row in encoded.lists)
@@ -286,9 +288,3 @@ class ListConRanker:
             self.model, features, group, mode=mode, dtype=self.dtype, budget=self._rows, keep_going=keep_going
         )
         return to_array(ranked)
-
-
-def _own_part(group: Sequence[IndexedList], store: FeatureStore) -> tuple[list[IndexedList], NDArray[Any]]:
-    """Lists over their own texts alone, and the features of these."""
-    own, lists = over_own_texts(group)
-    return lists, store.get(own).cpu().numpy()

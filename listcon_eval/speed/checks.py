@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from listcon_eval.inference import ListConRanker
 from listcon_eval.inference.devices import cast_model
 from listcon_eval.inference.encoder import TOLERANCES, FastEncoder, distance
+from listcon_eval.inference.ranker import ListConRanker
 from listcon_eval.model import ListConModel
 from listcon_eval.records import DTYPES, DType
 from listcon_eval.speed.random_model import VOCABULARY, Size, random_model

@@ -27,10 +27,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from listcon_eval.errors import CheckFailedError, ListconError, first_line_with_class
 from listcon_eval.files import check_writable, write_json, write_text
-from listcon_eval.inference import ListConRanker
 from listcon_eval.inference.devices import choose_device, resolve_dtype
 from listcon_eval.inference.encoder import BACKENDS, TOLERANCES, FastEncoder, TokenIds, backend_problem, distance
 from listcon_eval.inference.memory import device_peak, host_peak, reset_peak
+from listcon_eval.inference.ranker import ListConRanker
 from listcon_eval.inference.tokens import TextTokenizer
 from listcon_eval.metrics import cmteb
 from listcon_eval.progress import Phases

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch.profiler import ProfilerActivity, profile
 
 from listcon_eval.errors import count_of
-from listcon_eval.inference import ListConRanker
 from listcon_eval.inference.memory import device_peak, host_peak, in_words, reset_peak
+from listcon_eval.inference.ranker import ListConRanker
 from listcon_eval.inference.tokens import TextTokenizer
 from listcon_eval.model import load_checkpoint
 from listcon_eval.progress import Phases, RunProgress, no_run_progress

@@ -30,11 +30,10 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging as transformers_logging
 
 from listcon_eval.errors import ListconError
-from listcon_eval.inference import ListConRanker
 from listcon_eval.inference.encoder import distance
 from listcon_eval.inference.features import FeatureStore
 from listcon_eval.inference.memory import host_peak, reset_peak
-from listcon_eval.inference.ranker import EncodedLists
+from listcon_eval.inference.ranker import EncodedLists, ListConRanker
 from listcon_eval.inference.tokens import index_texts
 from listcon_eval.model import load_checkpoint
 from listcon_eval.mteb_compat import listconranker_loop

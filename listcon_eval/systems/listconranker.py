@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from listcon_eval.inference import EncodedLists, ListConRanker
+from listcon_eval.inference.ranker import EncodedLists, ListConRanker
 from listcon_eval.progress import Phases
 from listcon_eval.records import MODES, CandidateList, Mode
 from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System, list_name

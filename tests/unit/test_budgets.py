@@ -159,7 +159,7 @@ def test_a_chunk_of_a_large_network_is_smaller() -> None:
 
 PROGRAM = """
 import json, random, sys
-from listcon_eval.inference import ListConRanker
+from listcon_eval.inference.ranker import ListConRanker
 from listcon_eval.inference.memory import host_peak
 ranker = ListConRanker.from_pretrained(sys.argv[1], device="cpu", dtype="float32", memory=int(sys.argv[2]))
 rng = random.Random(0)
