@@ -43,6 +43,8 @@ from listcon_eval.model.architecture import ListConConfig, ListConModel, new_enc
 from listcon_eval.model.source import ModelSource, resolve_source
 
 QUANTISED_FILE = "model.safetensors.gz"
+DECISIVE_SUFFIXES = {".safetensors", ".gz", ".bin", ".pt", ".json", ".txt", ".model", ".jinja"}
+"""Suffixes of the files that decide a model's scores: weights, configuration, tokenizer, prompts."""
 
 _LIST_FILE, _LINEAR_FILE = "list_transformer.pt", "linear_in_embedding.pt"
 _ENCODER_FILES = (
@@ -54,7 +56,6 @@ _TOKENIZER_FILES = (
     *("sentencepiece.bpe.model", "spiece.model", "tokenizer.model"),
 )
 _LFS_POINTER = b"version https://git-lfs"
-_DECISIVE_SUFFIXES = {".safetensors", ".gz", ".bin", ".pt", ".json", ".txt", ".model", ".jinja"}
 _SCALE = ".row_scale"
 # A gzip file of megabytes can unpack to terabytes. A quantised model of the published size takes 0.4 GiB.
 _MAX_HEADER_BYTES, _MAX_BYTES = 16 * 2**20, 2 * 2**30
@@ -94,7 +95,7 @@ class Checkpoint:
     @cached_property
     def weights_sha256(self) -> str:
         """SHA-256 over the files of weights, configuration and tokenizer: what decides every score."""
-        paths = (path for path in self.source.folder.iterdir() if path.is_file() and path.suffix in _DECISIVE_SUFFIXES)
+        paths = (path for path in self.source.folder.iterdir() if path.is_file() and path.suffix in DECISIVE_SUFFIXES)
         return sha256_of_texts(text for path in sorted(paths) for text in (path.name, sha256_of_file(path)))
 
 
@@ -280,7 +281,7 @@ def _tensors_of(model: ListConModel) -> dict[str, Tensor]:
 def _replaced(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Iterator[Path]:
     """A new folder with configuration, tokenizer and the card of `folder`, whose place it takes at the end."""
     for path in folder.iterdir() if folder.exists() else ():
-        if path.is_dir() or path.suffix not in _DECISIVE_SUFFIXES | {".md"}:
+        if path.is_dir() or path.suffix not in DECISIVE_SUFFIXES | {".md"}:
             raise ListconError(
                 f"{folder} holds {path.name}, which is no part of a checkpoint, and saving replaces the whole folder: "
                 "give another one"

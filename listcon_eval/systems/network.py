@@ -23,6 +23,7 @@ from listcon_eval.inference.chunks import chunk_results
 from listcon_eval.inference.devices import choose_device, resolve_dtype
 from listcon_eval.inference.memory import BatchBudget, Budgets, chunk_tokens
 from listcon_eval.model.architecture import max_tokens
+from listcon_eval.model.checkpoint import DECISIVE_SUFFIXES
 from listcon_eval.systems.base import LoadOptions, RankContext, System
 from listcon_eval.systems.resolve import ModelSpec, model_name, model_revision
 
@@ -30,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-WEIGHT_FILES = (".safetensors", ".gz", ".bin", ".pt", ".json", ".jinja", ".txt", ".model")
-"""Suffixes of the files that decide a model's scores: weights, configuration, tokenizer, prompts."""
 _USUAL_LENGTH = 512  # of a model that states none
 _UNKNOWN_WARNED, _UNKNOWN_REFUSED, _CUT_WARNED = 0.03, 0.5, 0.05
 
@@ -246,7 +245,7 @@ class NetworkSystem(System):
             logger.warning("float16 is slow on a CPU: --dtype float32 is faster here")
         self.device = str(device)
         self._source = spec.model_source()
-        self._weights_sha256 = sha256_of_folder(self._source.folder, WEIGHT_FILES)
+        self._weights_sha256 = sha256_of_folder(self._source.folder, DECISIVE_SUFFIXES)
         self.name = model_name(self._source)
         self.revision = model_revision(self._source, self._weights_sha256)
         self.budget = BatchBudget(device, Budgets.for_device(device).tokens)
