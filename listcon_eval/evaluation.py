@@ -21,7 +21,7 @@ from listcon_eval.files import check_writable, write_json, write_text
 from listcon_eval.metrics import cmteb
 from listcon_eval.metrics import ir_measures as named
 from listcon_eval.metrics import mteb as mteb_protocol
-from listcon_eval.progress import PHASES, Phases, Progress, RunProgress, no_run_progress
+from listcon_eval.progress import PHASES, Phases, Progress, RunProgress, no_progress
 from listcon_eval.records import NOT_RETRIEVED, POINTWISE, CandidateList, Metrics, RankedList
 from listcon_eval.results import QueryRow, RankedQuery, Result, Results, Signature, results_folder
 from listcon_eval.results import environment as env
@@ -103,7 +103,7 @@ def evaluate(
     limit: int | None = None,
     fresh: bool = False,
     keep_going: bool = False,
-    progress: RunProgress = no_run_progress,
+    progress: RunProgress = no_progress,
     announce: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Evaluate a system on tasks in its modes, and write every result as soon as it is there.

@@ -17,12 +17,8 @@ PHASES = {"encode": "encoding texts", "list": "ranking passages", "score": "scor
 """Phase -> the same in words."""
 
 
-def no_run_progress(words: str, share: float) -> None:
-    """Say nothing."""
-
-
-def no_progress(phase: str, done: int, total: int) -> None:
-    """Say nothing."""
+def no_progress(*_: object) -> None:
+    """Say nothing: either kind of progress."""
 
 
 class Phases:

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import echo, echo_json, handle_errors, note
+from listcon_eval.cli.console import echo, echo_json, handled_errors, note
 from listcon_eval.errors import CheckFailedError, ListconError, count_of
 from listcon_eval.files import check_replaceable, write_text
 
 
-@handle_errors
+@handled_errors()
 def check(
     baseline: Annotated[Path, typer.Option(help="A baseline file (see --update), or a folder with runs in it.")],
     current: Annotated[Path, typer.Option(help="The runs to check: a folder with runs in it.")] = Path("results"),

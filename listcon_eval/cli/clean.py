@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from listcon_eval.cli.console import echo, handle_errors
+from listcon_eval.cli.console import echo, handled_errors
 
 
-@handle_errors
+@handled_errors()
 def clean(
     results: Annotated[Path, typer.Argument(help="The folder that `run --output` named.")] = Path("results"),
     yes: Annotated[bool, typer.Option("--yes", help="Remove the folders; without it they are only listed.")] = False,

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 import typer
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import echo, echo_json, handle_errors
+from listcon_eval.cli.console import echo, echo_json, handled_errors
 
 
-@handle_errors
+@handled_errors()
 def compare(
     runs: Annotated[
         list[Path],

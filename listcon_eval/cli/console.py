@@ -1,6 +1,5 @@
 """What every command shares: where words go, how progress looks, and how mistakes end."""
 
-import functools
 import inspect
 import json
 import logging
@@ -10,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,12 +17,10 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from listcon_eval.errors import CheckFailedError, ListconError
-from listcon_eval.progress import RunProgress
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from listcon_eval.progress import RunProgress, no_progress
 
 CHECK_FAILED, UNUSABLE_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+RESUMES = "; finished work is kept: the same command resumes it"
 _SECONDS_BETWEEN_LINES = 60
 
 stderr = Console(stderr=True, highlight=False, emoji=False)
@@ -64,46 +61,32 @@ def _terminate(*_: object) -> NoReturn:
     raise _Terminated
 
 
-def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn errors of this package into one message and an exit code: 2 for unusable input, 1 for a failed check."""
+@contextmanager
+def handled_errors(at_end: str = "") -> Iterator[None]:
+    """Turn errors of this package into one message and an exit code: 2 for unusable input, 1 for a failed check.
 
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # a character that the output's encoding lacks is written as an escape
-                stream.reconfigure(errors="backslashreplace")
-        if hasattr(command, _RESUMABLE):
-            signal.signal(signal.SIGTERM, _terminate)  # what was begun is tidied up, as after an interrupt
-        try:
-            return command(*args, **kwargs)
-        except ListconError as error:
-            _print_error(str(error))
-            raise typer.Exit(CHECK_FAILED if isinstance(error, CheckFailedError) else UNUSABLE_INPUT) from error
-        except KeyboardInterrupt as error:
-            note(("terminated" if isinstance(error, _Terminated) else "interrupted") + _resumes(command))
-            raise typer.Exit(TERMINATED if isinstance(error, _Terminated) else INTERRUPTED) from error
-        except BrokenPipeError as error:  # the reader of standard output has seen enough, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
-            raise typer.Exit(CHECK_FAILED) from error
-        except OSError as error:  # a full disk, a file that may not be read: the machine's fault, not the program's
-            where = f"{error.filename}: " if error.filename else ""
-            _print_error(f"{where}{error.strerror or error}{_resumes(command)}")
-            raise typer.Exit(UNUSABLE_INPUT) from error
-
-    return wrapped
-
-
-def resumable(command: Callable[P, R]) -> Callable[P, R]:
-    """Mark a command that keeps finished work when it is interrupted."""
-    setattr(command, _RESUMABLE, True)
-    return command
-
-
-_RESUMABLE = "_listcon_resumable"
-
-
-def _resumes(command: Callable[..., object]) -> str:
-    return "; finished work is kept: the same command resumes it" if hasattr(command, _RESUMABLE) else ""
+    `at_end` is said of a command that was cut short: `RESUMES`, of one that keeps finished work.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a character that the output's encoding lacks is written as an escape
+            stream.reconfigure(errors="backslashreplace")
+    if at_end:
+        signal.signal(signal.SIGTERM, _terminate)  # what was begun is tidied up, as after an interrupt
+    try:
+        yield
+    except ListconError as error:
+        _print_error(str(error))
+        raise typer.Exit(CHECK_FAILED if isinstance(error, CheckFailedError) else UNUSABLE_INPUT) from error
+    except KeyboardInterrupt as error:
+        note(("terminated" if isinstance(error, _Terminated) else "interrupted") + at_end)
+        raise typer.Exit(TERMINATED if isinstance(error, _Terminated) else INTERRUPTED) from error
+    except BrokenPipeError as error:  # the reader of standard output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
+        raise typer.Exit(CHECK_FAILED) from error
+    except OSError as error:  # a full disk, a file that may not be read: the machine's fault, not the program's
+        where = f"{error.filename}: " if error.filename else ""
+        _print_error(f"{where}{error.strerror or error}{at_end}")
+        raise typer.Exit(UNUSABLE_INPUT) from error
 
 
 def _print_error(text: str) -> None:
@@ -124,26 +107,14 @@ def set_up_logging(quiet: bool) -> None:
 def progress_shown(quiet: bool) -> Iterator[RunProgress]:
     """Progress on standard error: one bar on a terminal, a line a minute elsewhere, nothing if `quiet` is set."""
     if quiet:
-        yield lambda *_: None
+        yield no_progress
     elif stderr.is_terminal:
-        with _bar() as progress:
-            yield progress
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=stderr, transient=True) as bars:
+            bar = bars.add_task("", total=1.0)
+            yield lambda words, share: bars.update(bar, description=words, completed=share)
     else:
         yield _lines()
-
-
-@contextmanager
-def _bar() -> Iterator[RunProgress]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=stderr, transient=True) as bars:
-        bar = bars.add_task("", total=1.0)
-        yield lambda words, share: bars.update(bar, description=words, completed=share)
 
 
 def _lines() -> RunProgress:

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import echo, handle_errors, set_up_logging
+from listcon_eval.cli.console import echo, handled_errors, set_up_logging
 from listcon_eval.data import Task, chosen_tasks
 from listcon_eval.errors import CheckFailedError, ListconError, count_of
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 
-@handle_errors
+@handled_errors()
 def doctor(
     model: options.Model = "ByteDance/ListConRanker",
     kind: options.Kind = None,

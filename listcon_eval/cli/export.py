@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import echo, handle_errors, help_of, note
+from listcon_eval.cli.console import echo, handled_errors, help_of, note
 from listcon_eval.data.mteb_tasks import split_names
 from listcon_eval.records import Mode
 
@@ -17,7 +17,7 @@ app = typer.Typer(
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders, or folders with runs in them.")]
 
 
-@handle_errors
+@handled_errors()
 def leaderboard(
     runs: Runs,
     output: Annotated[Path, typer.Option(help="The folder named `results`, or the one to make it in.")],
@@ -53,7 +53,7 @@ def leaderboard(
     echo(str(exported.folder))
 
 
-@handle_errors
+@handled_errors()
 def model_card(
     runs: Runs,
     mode: Annotated[Mode, typer.Option(help="The inference mode: a card has no place for two.")] = "iterative",
@@ -83,7 +83,7 @@ def model_card(
     echo(str(readme))
 
 
-@handle_errors
+@handled_errors()
 def quantised(
     model: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder or hub id.")],
     output: Annotated[Path, typer.Option(help="The new checkpoint's folder.")],

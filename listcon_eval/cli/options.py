@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import typer
 from pydantic import ByteSize, Field, TypeAdapter, ValidationError
 
-from listcon_eval.cli.console import handle_errors
+from listcon_eval.cli.console import handled_errors
 from listcon_eval.data.rows import parse_json
 from listcon_eval.errors import ListconError
 from listcon_eval.records import DTypeOption
@@ -138,7 +138,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no n
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
 
-@handle_errors
+@handled_errors()
 def _take_options(context: typer.Context, path: Path | None) -> Path | None:
     """Make the options of a file the defaults of a command.
 

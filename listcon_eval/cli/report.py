@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from listcon_eval.cli.console import echo, handle_errors, progress_shown, set_up_logging
+from listcon_eval.cli.console import echo, handled_errors, progress_shown, set_up_logging
 from listcon_eval.cli.options import Quiet
 from listcon_eval.errors import ListconError
 
 
-@handle_errors
+@handled_errors()
 def report(
     runs: Annotated[
         list[Path],

@@ -1,23 +1,24 @@
 """`listcon-eval run`, and the two reproduction scripts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import echo, echo_json, handle_errors, note, progress_shown, resumable, set_up_logging
+from listcon_eval.cli.console import RESUMES, echo, echo_json, handled_errors, note, progress_shown, set_up_logging
+from listcon_eval.data import chosen_tasks
 from listcon_eval.errors import CheckFailedError, ListconError, count_of
 from listcon_eval.records import Mode
 from listcon_eval.results import Result
 from listcon_eval.systems.base import LoadOptions
+from listcon_eval.tables import terminal_width
 
 RESULTS = Path("results")
 
 
-@handle_errors
-@resumable
+@handled_errors(RESUMES)
 def run(
     model: options.Model = "ByteDance/ListConRanker",
     kind: options.Kind = None,
@@ -75,86 +76,22 @@ def run(
 
     The same command resumes a run that was interrupted.
     """
-    del options_file  # its callback has read it
-    _evaluate_and_print(
-        model,
-        kind,
-        revision,
-        tasks,
-        data,
-        None if mode == "both" else (mode,),
-        output,
-        LoadOptions(
-            device=device,
-            dtype=dtype,
-            max_length=max_length,
-            memory=options.size_of(memory, "--memory"),
-            device_memory=options.size_of(device_memory, "--device-memory"),
-            workers=options.workers_of(workers),
-        ),
-        metrics=metrics,
-        relevance=relevance,
-        limit=limit,
-        fresh=fresh,
-        keep_going=keep_going,
-        json=json,
-        quiet=quiet,
-        rerank=rerank,
-        top_k=top_k,
-    )
-
-
-def script(mode: Mode) -> None:
-    """Run a reproduction script: one mode, with the published scripts' own option name for the model."""
-
-    @handle_errors
-    @resumable
-    def reproduce(
-        model_name_or_path: Annotated[
-            str, typer.Option("--model_name_or_path", help="Checkpoint folder or hub id.")
-        ] = "./",
-        tasks: options.Tasks = None,
-        data: options.Data = None,
-        output: options.Output = RESULTS,
-        device: options.Device = None,
-        dtype: options.DType = "auto",
-        fresh: options.Fresh = False,
-        quiet: options.Quiet = False,
-    ) -> None:
-        load = LoadOptions(device=device, dtype=dtype)
-        _evaluate_and_print(
-            model_name_or_path, "listconranker", None, tasks, data, (mode,), output, load, fresh=fresh, quiet=quiet
-        )
-
-    reproduce.__doc__ = f"Evaluate a ListConRanker checkpoint with {mode} inference, as published."
-    typer.run(reproduce)
-
-
-def _evaluate_and_print(
-    model: str,
-    kind: str | None,
-    revision: str | None,
-    tasks: str | None,
-    data: list[str] | None,
-    modes: Sequence[Mode] | None,
-    output: Path,
-    load: LoadOptions,
-    *,
-    fresh: bool,
-    quiet: bool,
-    metrics: str | None = None,
-    relevance: int = 1,
-    limit: int | None = None,
-    keep_going: bool = False,
-    json: bool = False,
-    rerank: str | None = None,
-    top_k: int | None = None,
-) -> None:
-    from listcon_eval.data import chosen_tasks
     from listcon_eval.evaluation import evaluate
+    from listcon_eval.inference.devices import choose_device
+    from listcon_eval.inference.memory import device_peak, host_peak, in_words
     from listcon_eval.systems.resolve import resolve_model
     from listcon_eval.systems.runs import with_first_stage
 
+    del options_file  # its callback has read it
+    load = LoadOptions(
+        device=device,
+        dtype=dtype,
+        max_length=max_length,
+        memory=options.size_of(memory, "--memory"),
+        device_memory=options.size_of(device_memory, "--device-memory"),
+        workers=options.workers_of(workers),
+    )
+    announce: Callable[[str], None] = (lambda _: None) if quiet else note
     set_up_logging(quiet)
     spec = resolve_model(model, kind, revision)
     chosen = chosen_tasks(tasks, data, for_first_stage=rerank is not None)
@@ -162,14 +99,13 @@ def _evaluate_and_print(
         raise ListconError(f"--top-k {top_k} is for a first stage: give --rerank, or leave it out")
     if rerank is not None:
         for place, task in enumerate(chosen):
-            if not quiet:
-                note(f"{task.name}: reading the first stage {rerank}")
+            announce(f"{task.name}: reading the first stage {rerank}")
             chosen[place] = with_first_stage(task, rerank, 100 if top_k is None else top_k)
     with progress_shown(quiet) as progress:
         evaluation = evaluate(
             spec,
             chosen,
-            modes=modes,
+            modes=None if mode == "both" else (mode,),
             output=output,
             options=load,
             metrics=() if metrics is None else metrics,
@@ -178,10 +114,11 @@ def _evaluate_and_print(
             fresh=fresh,
             keep_going=keep_going,
             progress=progress,
-            announce=(lambda _: None) if quiet else note,
+            announce=announce,
         )
-    if not quiet:
-        note(f"peak memory: {_peak_memory(load)}")
+    on_device = device_peak(choose_device(device))
+    peaks = in_words(host_peak(), on_device, memory=load.memory, device_memory=load.device_memory)
+    announce(f"peak memory: {peaks}")
     if json:
         results = [{**result.model_dump(mode="json"), "folder": str(result.folder)} for result in evaluation.results]
         echo_json({"results": results})
@@ -195,18 +132,41 @@ def _evaluate_and_print(
         )
 
 
-def _peak_memory(load: LoadOptions) -> str:
-    from listcon_eval.inference.devices import choose_device
-    from listcon_eval.inference.memory import device_peak, host_peak, in_words
+def script(mode: Mode) -> None:
+    """Run a reproduction script: one mode, with the published scripts' own option name for the model."""
 
-    device = device_peak(choose_device(load.device))
-    return in_words(host_peak(), device, memory=load.memory, device_memory=load.device_memory)
+    def reproduce(
+        model_name_or_path: Annotated[
+            str, typer.Option("--model_name_or_path", help="Checkpoint folder or hub id.")
+        ] = "./",
+        tasks: options.Tasks = None,
+        data: options.Data = None,
+        output: options.Output = RESULTS,
+        device: options.Device = None,
+        dtype: options.DType = "auto",
+        fresh: options.Fresh = False,
+        quiet: options.Quiet = False,
+    ) -> None:
+        run(
+            model_name_or_path,
+            "listconranker",
+            mode,
+            tasks,
+            data,
+            output=output,
+            device=device,
+            dtype=dtype,
+            fresh=fresh,
+            quiet=quiet,
+        )
+
+    reproduce.__doc__ = f"Evaluate a ListConRanker checkpoint with {mode} inference, as published."
+    typer.run(reproduce)
 
 
 def _print_tables(results: Sequence[Result]) -> None:
     from listcon_eval.metrics import Measure
     from listcon_eval.report.table import as_text, comparison_tables, main_tables
-    from listcon_eval.tables import terminal_width
 
     others = dict.fromkeys(name for result in results for name in result.ir_measures)
     named = [comparison_tables(results, measure=Measure("ir_measures", name)) for name in others]

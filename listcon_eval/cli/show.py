@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import echo, echo_json, handle_errors
+from listcon_eval.cli.console import echo, echo_json, handled_errors
 from listcon_eval.errors import ListconError
 
 
-@handle_errors
+@handled_errors()
 def show(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or one with a single run in it.")],
     query: Annotated[str, typer.Option(help="The query's id.")],

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import echo, handle_errors, note, progress_shown, set_up_logging
+from listcon_eval.cli.console import echo, handled_errors, note, progress_shown, set_up_logging
 from listcon_eval.errors import ListconError
 from listcon_eval.files import check_replaceable, write_json, write_text
 from listcon_eval.records import Mode
@@ -19,7 +19,7 @@ from listcon_eval.records import Mode
 _WRITES = ("--json", "--profile", "--output")
 
 
-@handle_errors
+@handled_errors()
 def speed(
     model: Annotated[
         str | None,

@@ -10,10 +10,10 @@ from rich.live import Live
 from rich.table import Table
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import handle_errors, note, resumable, set_up_logging, stderr
+from listcon_eval.cli.console import RESUMES, handled_errors, note, set_up_logging, stderr
 from listcon_eval.cli.report import check_extra, report
 from listcon_eval.cli.table import table
-from listcon_eval.errors import CheckFailedError, ListconError, count_of
+from listcon_eval.errors import CheckFailedError, ListconError, count_of, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from listcon_eval.sweep import Cell, State
 
 
-@handle_errors
-@resumable
+@handled_errors(RESUMES)
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML or JSON file: see the example.")],
     workers: options.Workers = None,
@@ -64,7 +63,7 @@ def sweep(
     cells = cells_of(plan)
     failed: dict[int, Exception] = {}
     shown = _Shown(cells, quiet)
-    with shown:
+    with shown.live or nullcontext():
         for place, outcome in outcomes(plan, cells, shown.watch):
             if isinstance(outcome, Exception):
                 failed[place] = outcome
@@ -94,13 +93,7 @@ class _Shown:
         self._states = ["waiting"] * len(cells)
         self._began: dict[int, float] = {}
         is_live = stderr.is_terminal and not quiet
-        self._live = Live(self._table(), console=stderr, auto_refresh=False) if is_live else None
-
-    def __enter__(self) -> None:
-        (self._live or nullcontext()).__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        (self._live or nullcontext()).__exit__(None, None, None)
+        self.live = Live(self._table(), console=stderr, auto_refresh=False) if is_live else None
 
     def watch(self, states: "Mapping[int, State]") -> None:
         """Show what cells are at."""
@@ -114,18 +107,19 @@ class _Shown:
     def end(self, place: int, outcome: str | Exception) -> None:
         """Show what became of a cell."""
         seconds = time.monotonic() - self._began.get(place, time.monotonic())
-        told = (str(outcome) or type(outcome).__name__).splitlines()[0]
-        self._states[place] = f"failed: {told}" if isinstance(outcome, Exception) else f"{told}, {seconds:.0f} s"
+        self._states[place] = f"{outcome}, {seconds:.0f} s"
+        if isinstance(outcome, Exception):
+            self._states[place] = f"failed: {first_line(outcome)}"
         self._line(place, self._states[place])
         self._refresh()
 
     def _line(self, place: int, words: str) -> None:
-        if self._live is None and not self._quiet:
+        if self.live is None and not self._quiet:
             note(f"{_name(self._cells[place])}: {words}")
 
     def _refresh(self) -> None:
-        if self._live is not None:
-            self._live.update(self._table(), refresh=True)
+        if self.live is not None:
+            self.live.update(self._table(), refresh=True)
 
     def _table(self) -> Table:
         found = Table("System", "Dtype", "Task", "Modes", "State", box=None)

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 import typer
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import echo, echo_json, handle_errors
+from listcon_eval.cli.console import echo, echo_json, handled_errors
 
 
-@handle_errors
+@handled_errors()
 def table(
     results: Annotated[Path, typer.Argument(help="The folder that `run --output` named.")] = Path("results"),
     published: Annotated[

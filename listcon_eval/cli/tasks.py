@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import echo, handle_errors
+from listcon_eval.cli.console import echo, handled_errors
 
 
-@handle_errors
+@handled_errors()
 def tasks(
     language: Annotated[
         str | None,

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from listcon_eval.cli.console import echo, handle_errors, note, progress_shown, set_up_logging
+from listcon_eval.cli.console import echo, handled_errors, note, progress_shown, set_up_logging
 
 
-@handle_errors
+@handled_errors()
 def train(
     context: typer.Context,
     wants_help: Annotated[bool, typer.Option("--help", "-h", help="Show the options and exit.")] = False,

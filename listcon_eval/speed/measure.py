@@ -23,7 +23,7 @@ from listcon_eval.inference.memory import device_peak, host_peak, in_words, rese
 from listcon_eval.inference.ranker import ListConRanker
 from listcon_eval.inference.tokens import TextTokenizer
 from listcon_eval.model import load_checkpoint
-from listcon_eval.progress import Phases, RunProgress, no_run_progress
+from listcon_eval.progress import Phases, RunProgress, no_progress
 from listcon_eval.records import DType, Mode, RankedList
 from listcon_eval.speed.peers import PeerComparison, PeerTiming
 from listcon_eval.speed.procedure import Agreement, PublishedProcedure, compare_rankings
@@ -171,7 +171,7 @@ def measure(
     repeats: int = 3,
     reference_queries: int = 2,
     trace: Path | None = None,
-    progress: RunProgress = no_run_progress,
+    progress: RunProgress = no_progress,
 ) -> Measurement:
     """Measure one workload.
 

@@ -38,7 +38,7 @@ from listcon_eval.inference.tokens import index_texts
 from listcon_eval.model import load_checkpoint
 from listcon_eval.mteb_compat import listconranker_loop
 from listcon_eval.ordering import ranked_list
-from listcon_eval.progress import RunProgress, no_run_progress
+from listcon_eval.progress import RunProgress, no_progress
 from listcon_eval.records import Mode, RankedList
 from listcon_eval.speed.procedure import Agreement, PublishedProcedure, compare_rankings
 from listcon_eval.speed.workload import Workload
@@ -132,7 +132,7 @@ def compare_peers(
     mode: Mode = "iterative",
     repeats: int = 3,
     reference_queries: int = 1,
-    progress: RunProgress = no_run_progress,
+    progress: RunProgress = no_progress,
 ) -> PeerComparison:
     """Measure the engine and its peers in turns. A first round, in which they load and warm up, is not counted.
 
