@@ -28,39 +28,32 @@ def speed(
         ),
     ] = None,
     random: Annotated[
-        str | None,
-        typer.Option("--random", help="A random model instead: tiny, base or large.", show_default="tiny"),
+        str | None, typer.Option(help="A random model instead: tiny, base or large.", show_default="tiny")
     ] = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(
-            "--shape",
-            help="Synthetic lists in the shape of an official task's; repeatable.",
-            show_default="all four tasks",
+            help="Synthetic lists in the shape of an official task's; repeatable.", show_default="all four tasks"
         ),
     ] = None,
     scale: Annotated[
-        float | None, typer.Option("--scale", help="The share of a task's queries to make.", show_default="0.01")
+        float | None, typer.Option(help="The share of a task's queries to make.", show_default="0.01")
     ] = None,
     data: Annotated[
         list[Path] | None,
-        typer.Option("--data", help="Lists from a JSONL file of query, positive, negative instead; repeatable."),
+        typer.Option(help="Lists from a JSONL file of query, positive, negative instead; repeatable."),
     ] = None,
-    mode: Annotated[Mode, typer.Option("--mode", help="The inference mode.")] = "iterative",
+    mode: Annotated[Mode, typer.Option(help="The inference mode.")] = "iterative",
     dtype: options.DType = "auto",
     device: options.Device = None,
     memory: options.Memory = None,
     device_memory: options.DeviceMemory = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads on a CPU.", show_default="torch's choice")
-    ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often everything is measured.")] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="torch's choice")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 3,
     reference_queries: Annotated[
         int,
         typer.Option(
-            "--reference-queries",
-            min=0,
-            help="Lists that the published procedure ranks (minutes per list on a CPU); 0 leaves it out.",
+            min=0, help="Lists that the published procedure ranks (minutes per list on a CPU); 0 leaves it out."
         ),
     ] = 2,
     peers: Annotated[
@@ -72,12 +65,9 @@ def speed(
         ),
     ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
-    profile: Annotated[
-        Path | None, typer.Option("--profile", help="Write a torch profiler trace of encoding a few lists.")
-    ] = None,
+    profile: Annotated[Path | None, typer.Option(help="Write a torch profiler trace of encoding a few lists.")] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", help="Add the tables to this Markdown file, or replace those of the same run."),
+        Path | None, typer.Option(help="Add the tables to this Markdown file, or replace those of the same run.")
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -108,7 +98,7 @@ def speed(
 
     from listcon_eval.inference.ranker import ListConRanker
     from listcon_eval.speed.measure import as_text, measure, updated_markdown
-    from listcon_eval.speed.peers import check_peers, compare_peers
+    from listcon_eval.speed.peers import check_peers
     from listcon_eval.speed.workload import SHAPES, read_workload, synthetic_workload
 
     workloads = (
@@ -135,20 +125,11 @@ def speed(
                     model_name=name,
                     mode=mode,
                     repeats=repeats,
-                    reference_queries=0 if peers else reference_queries,  # once is enough
+                    reference_queries=reference_queries,
+                    with_peers=peers,
                     trace=profile,
                     progress=progress,
                 )
-                if peers:
-                    found = compare_peers(
-                        ranker,
-                        workload,
-                        mode=mode,
-                        repeats=repeats,
-                        reference_queries=reference_queries,
-                        progress=progress,
-                    )
-                    measured = measured.with_peers(found)
             measurements.append(measured)
             echo(f"{as_text(measured)}\n")
     echo(f"{measurements[0].model} on {measurements[0].machine}")

@@ -14,11 +14,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
+from logging.handlers import BufferingHandler
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -41,7 +43,7 @@ from listcon_eval.speed.measure import (
     encoder_flop,
     machine_name,
     matrix_product_ceiling,
-    median_seconds,
+    repeated_seconds,
     sample_batches,
     seconds_of,
 )
@@ -130,18 +132,11 @@ class Bench:
         self.device, self.scale, self.folder = device, scale, folder
         self.dtype = resolve_dtype("auto", device)
         self.task_seconds: dict[str, float] = {}
-        self._rankers: dict[DType, ListConRanker] = {}
-        self._workloads: dict[str, Workload] = {}
+        self.ranker, self.workload = cache(self.new_ranker), cache(self._workload)  # each is made once
 
     def wanted(self, goal: Goal, value: float) -> str:
         """Whether a value reaches a goal, which is set for a GPU and full scale."""
         return goal.verdict(value) if self.device.type == "cuda" and self.scale is SCALES["full"] else ""
-
-    def ranker(self, dtype: DType) -> ListConRanker:
-        """The checkpoint in a dtype, loaded once and warm."""
-        if dtype not in self._rankers:
-            self._rankers[dtype] = self.new_ranker(dtype)
-        return self._rankers[dtype]
 
     def new_ranker(self, dtype: DType, *, budget: int | None = None) -> ListConRanker:
         """The checkpoint in a dtype, within so many bytes of the memory that texts are encoded in; warm."""
@@ -158,18 +153,15 @@ class Bench:
 
     def release(self) -> None:
         """Forget the loaded models, so that a peak of memory is that of one."""
-        self._rankers.clear()
+        self.ranker.cache_clear()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def workload(self, name: str) -> Workload:
-        """The lists in a task's shape, made once."""
-        if name not in self._workloads:
-            made = synthetic_workload(name, scale=self.scale.share)
-            rows = [passages[: self.scale.passages] for passages in made.passages]
-            self._workloads[name] = replace(made, passages=rows)
-        return self._workloads[name]
+    def _workload(self, name: str) -> Workload:
+        """The lists in a task's shape."""
+        made = synthetic_workload(name, scale=self.scale.share)
+        return replace(made, passages=[passages[: self.scale.passages] for passages in made.passages])
 
     def sample(self, name: str, lists: int) -> Workload:
         """A few of those lists, spread over their sizes."""
@@ -207,7 +199,9 @@ def encoder(bench: Bench) -> Iterator[Figure]:
         ceiling = matrix_product_ceiling(bench.device, ranker.encoder.dtype, seconds=bench.scale.time)
         yield Figure(f"{dtype}: matrix product", ceiling / 1e12, "TFLOP/s")
         for name in (_SHORT, _LONG):
-            ids = _sampled_ids(bench, name, ranker)
+            texts = bench.workload(name).distinct_texts()
+            spread = texts[:: max(1, len(texts) // bench.scale.texts)][: bench.scale.texts]
+            ids, _ = TextTokenizer(ranker.checkpoint.tokenizer, ranker.max_length)(spread)
             lengths = np.array([len(row) for row in ids])
             batches = sample_batches(lengths, ranker.budgets.tokens)
             sampled = lengths[np.concatenate(batches)]
@@ -220,18 +214,11 @@ def encoder(bench: Bench) -> Iterator[Figure]:
                     for batch in batches:
                         fast.features([ids[row] for row in batch])
 
-                seconds = median_seconds(encode, bench.device, at_least=2 * bench.scale.time)
+                seconds = median(repeated_seconds(encode, bench.device, at_least=2 * bench.scale.time))
                 rate, what = float(sampled.sum()) / seconds, f"{dtype}, {name}, {backend}"
                 is_goal = dtype == "float16" and backend == ranker.encoder.backend
                 yield Figure(what, rate, "tokens/s", bench.wanted(_TOKENS_PER_SECOND, rate) if is_goal else "")
                 yield Figure(what, encoder_flop(ranker, sampled) / seconds / ceiling, "of the ceiling")
-
-
-def _sampled_ids(bench: Bench, name: str, ranker: ListConRanker) -> TokenIds:
-    """The token ids of texts that are spread over a workload."""
-    texts = bench.workload(name).distinct_texts()
-    sampled = texts[:: max(1, len(texts) // bench.scale.texts)][: bench.scale.texts]
-    return TextTokenizer(ranker.checkpoint.tokenizer, ranker.max_length)(sampled)[0]
 
 
 def task(name: str, bench: Bench) -> Iterator[Figure]:
@@ -319,7 +306,7 @@ def _plain(ranker: ListConRanker, lists: Workload) -> list[RankedList]:
     procedure = PublishedProcedure(
         ranker.model, ranker.checkpoint.tokenizer, dtype=ranker.dtype, max_length=ranker.max_length
     )
-    return procedure.rank_lists(lists.queries, lists.passages, "iterative")
+    return procedure.rank_lists(lists, "iterative")
 
 
 def _compared(what: str, expected: Sequence[RankedList], found: Sequence[RankedList]) -> Iterator[Figure]:
@@ -379,11 +366,9 @@ def out_of_memory(bench: Bench) -> Iterator[Figure]:
 
 
 @contextmanager
-def _short_of_memory(ranker: ListConRanker) -> Iterator[list[str]]:
+def _short_of_memory(ranker: ListConRanker) -> Iterator[list[logging.LogRecord]]:
     """Leave a CUDA device too little memory for a batch, or have a CPU refuse one; what was logged of it."""
-    warned: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: warned.append(record.getMessage())  # type: ignore[method-assign]
+    handler = BufferingHandler(1000)
     logger, whole, device = logging.getLogger("listcon_eval.inference.memory"), ranker.encoder.features, ranker.device
     limit = ranker.budgets.tokens // 4
 
@@ -392,8 +377,9 @@ def _short_of_memory(ranker: ListConRanker) -> Iterator[list[str]]:
             raise torch.OutOfMemoryError
         return whole(ids)
 
-    logger.addHandler(handler)
-    try:
+    with ExitStack() as undone:
+        logger.addHandler(handler)
+        undone.callback(logger.removeHandler, handler)
         if device.type == "cuda":
             torch.cuda.empty_cache()
             # A quarter of what the rows within an encoder layer take: see `Budgets.within`.
@@ -402,15 +388,11 @@ def _short_of_memory(ranker: ListConRanker) -> Iterator[list[str]]:
             allowed = torch.cuda.memory_reserved(device) + limit * row
             total = torch.cuda.get_device_properties(device).total_memory
             torch.cuda.set_per_process_memory_fraction(allowed / total, device.index or 0)
+            undone.callback(torch.cuda.set_per_process_memory_fraction, 1.0, device.index or 0)
         else:
             ranker.encoder.features = refusing  # type: ignore[method-assign]
-        yield warned
-    finally:
-        logger.removeHandler(handler)
-        if device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(1.0, device.index or 0)
-        else:
-            ranker.encoder.features = whole  # type: ignore[method-assign]
+            undone.callback(setattr, ranker.encoder, "features", whole)
+        yield handler.buffer
 
 
 # Name -> the section, and the seconds that it takes at full scale on an H200, rounded up.
@@ -430,12 +412,7 @@ SECTIONS: dict[str, tuple[Section, int]] = {
 def run(device: torch.device, scale_name: str, minutes: float, output: Path) -> list[Outcome]:
     """Run the sections there is time for, and write `gpu.json` and `gpu.md` after each.
 
-    Args:
-        device: the device.
-        scale_name: one of `SCALES`.
-        minutes: the time for all of it. A section is skipped when less is left than it needs, and left after the
-            figure that ends too late.
-        output: the folder to write to.
+    A section is skipped when less of the minutes is left than it needs, and left after the figure that ends too late.
 
     Raises:
         ListconError: the folder cannot be written to, or there are no minutes.

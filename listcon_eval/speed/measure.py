@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -25,7 +25,7 @@ from listcon_eval.inference.tokens import TextTokenizer
 from listcon_eval.model import load_checkpoint
 from listcon_eval.progress import Phases, RunProgress, no_progress
 from listcon_eval.records import DType, Mode, RankedList
-from listcon_eval.speed.peers import PeerComparison, PeerTiming
+from listcon_eval.speed.peers import PeerComparison, PeerTiming, compare_peers
 from listcon_eval.speed.procedure import Agreement, PublishedProcedure, compare_rankings
 from listcon_eval.speed.workload import Workload
 
@@ -133,11 +133,7 @@ class Measurement:
     host_budget: int | None
     device_budget: int | None
     busy: float | None
-    peers: PeerComparison | None = None
-
-    def with_peers(self, peers: PeerComparison) -> "Measurement":
-        """The same beside a comparison with peers, whose versions it then names too."""
-        return replace(self, peers=peers, versions=self.versions | {name: version(name) for name in _PEER_VERSIONS})
+    peers: PeerComparison | None
 
     @property
     def median_seconds(self) -> float:
@@ -152,8 +148,6 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """All fields, and the figures that follow from them."""
         return asdict(self) | {
-            "agreement": self.agreement and self.agreement._asdict(),
-            "peers": self.peers and self.peers.to_json(),
             "median_seconds": self.median_seconds,
             "tokens_per_second": self.tokens / self.median_seconds,
             "flop_per_second": self.flop_per_second,
@@ -170,27 +164,22 @@ def measure(
     mode: Mode = "iterative",
     repeats: int = 3,
     reference_queries: int = 2,
+    with_peers: bool = False,
     trace: Path | None = None,
     progress: RunProgress = no_progress,
 ) -> Measurement:
-    """Measure one workload.
+    """Measure one workload, everything `repeats` times.
 
-    Args:
-        ranker: the engine. The published procedure runs its model too; for bfloat16, the same weights in float32.
-        workload: the lists.
-        model_name: what to call the model.
-        mode: the inference mode.
-        repeats: how often everything is measured.
-        reference_queries: the number of lists that the published procedure ranks as well, spread over the workload by
-            size, for `agreement`; 0 leaves it out.
-        trace: a file for a profiler trace of encoding those lists once more; None for no trace.
-        progress: told of the share that is done.
+    The published procedure ranks `reference_queries` lists as well, spread over the workload by size, for `agreement`;
+    0 leaves it out. It runs the ranker's model; for bfloat16, the same weights in float32. With peers, which
+    `check_peers` has to let through, it is one of them and ranks nothing else. `trace` is a file for a profiler trace
+    of encoding those lists once more.
 
     Raises:
         ListconError: when a list cannot be ranked.
     """
     device, tokenizer, model = ranker.device, ranker.checkpoint.tokenizer, ranker.model
-    subset_places = workload.sample(reference_queries)
+    subset_places = workload.sample(0 if with_peers else reference_queries)
     subset = workload.subset(subset_places)
     padded = PublishedProcedure(model, tokenizer, dtype=ranker.dtype, max_length=ranker.max_length)
     procedure = padded
@@ -203,13 +192,7 @@ def measure(
     batches = sample_batches(lengths, ranker.budgets.tokens)
     batch_texts = [[texts[place] for place in batch] for batch in batches]
     encoded_texts = [text for batch in batch_texts for text in batch]  # the longest first: no empty query
-    seconds: dict[str, list[float]] = {"engine": [], "encoder": [], "padded": []}
-
-    def timed(name: str, work: Callable[[], T]) -> T:
-        taken, result = seconds_of(work, device)
-        seconds[name].append(taken)
-        return result
-
+    seconds: list[tuple[float, float, float]] = []
     phases = Phases()
 
     def engine() -> list[RankedList]:
@@ -218,23 +201,26 @@ def measure(
 
     reset_peak(device)
     for repeat in range(repeats):
-        found = timed("engine", engine)
+        of_engine, found = seconds_of(engine, device)
         if repeat == 0:  # before the padded encoder, which needs more
             peaks = host_peak(), device_peak(device)
-        timed("encoder", lambda: ranker.encode(encoded_texts[:1], [encoded_texts]))
-        timed("padded", lambda: [padded.features(batch) for batch in batch_texts])
+        of_encoder, _ = seconds_of(lambda: ranker.encode(encoded_texts[:1], [encoded_texts]), device)
+        of_padded, _ = seconds_of(lambda: [padded.features(batch) for batch in batch_texts], device)
+        seconds.append((of_engine, of_encoder, of_padded))
         progress("measuring", (repeat + 1) / repeats)
     agreement = None
     if subset_places:
-        expected = procedure.rank_lists(subset.queries, subset.passages, mode)
+        expected = procedure.rank_lists(subset, mode)
         agreement = compare_rankings(expected, [found[place] for place in subset_places], subset.passages)
     profiled = subset if subset_places else workload.subset(workload.sample(1))
     sampled = lengths[np.concatenate(batches)]
+    engine_seconds, encoder_seconds, padded_seconds = zip(*seconds, strict=True)
+    packages = (*_VERSIONS, *(_PEER_VERSIONS if with_peers else ()))
     return Measurement(
         workload=f"{workload.name}, {workload.in_words}",
         model=model_name,
         machine=machine_name(device),
-        versions={"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         mode=mode,
         dtype=ranker.dtype,
         queries=len(workload.queries),
@@ -243,21 +229,26 @@ def measure(
         tokens=int(lengths.sum()),
         flop=encoder_flop(ranker, lengths),
         ceiling=matrix_product_ceiling(device, model.encoder.dtype),
-        seconds=tuple(seconds["engine"]),
+        seconds=engine_seconds,
         agreement=agreement,
         phases={name: spent for name, spent in phases.seconds.items() if spent > 0},
         encoder=EncoderTiming(
             ranker.encoder.describe(),
             int(sampled.sum()),
             encoder_flop(ranker, sampled),
-            tuple(seconds["encoder"]),
-            tuple(seconds["padded"]),
+            encoder_seconds,
+            padded_seconds,
         ),
         host_peak=peaks[0],
         device_peak=peaks[1],
         host_budget=ranker.memory,
         device_budget=ranker.device_memory,
         busy=busy_share(lambda: ranker.encode(profiled.queries, profiled.passages), device, trace) if trace else None,
+        peers=compare_peers(
+            ranker, workload, mode=mode, repeats=repeats, reference_queries=reference_queries, progress=progress
+        )
+        if with_peers
+        else None,
     )
 
 
@@ -296,39 +287,31 @@ def machine_name(device: torch.device) -> str:
 
 def seconds_of(work: Callable[[], T], device: torch.device) -> tuple[float, T]:
     """The time of some work, until the device has finished it, and its result."""
-    _synchronise(device)
+    synchronise = torch.accelerator.synchronize if device.type != "cpu" else lambda _: None
+    synchronise(device)
     start = time.perf_counter()
     result = work()
-    _synchronise(device)
+    synchronise(device)
     return time.perf_counter() - start, result
 
 
-def median_seconds(work: Callable[[], object], device: torch.device, *, at_least: float) -> float:
-    """The median time of some work over as many repeats as fill some seconds; once more before, unmeasured."""
-    work()
+def repeated_seconds(work: Callable[[], object], device: torch.device, *, at_least: float) -> list[float]:
+    """The times of some work in as many repeats as fill some seconds; once more before, unmeasured."""
+    work()  # the first call sets up the library
     taken: list[float] = []
     while not taken or sum(taken) < at_least:
         taken.append(seconds_of(work, device)[0])
-    return median(taken)
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    return taken
 
 
 @torch.inference_mode()
-def matrix_product_ceiling(
-    device: torch.device, dtype: torch.dtype, *, seconds: float = 0.3, size: int | None = None
-) -> float:
+def matrix_product_ceiling(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.3) -> float:
     """The floating point operations per second of a large matrix product, the fastest of repeats over some seconds.
 
     The best of torch's own product and, on a CPU, of oneDNN's with prepacked weights: either may be faster, depending
     on the processor.
     """
-    size = size or (1024 if device.type == "cpu" else 8192)
+    size = 1024 if device.type == "cpu" else 8192
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     products: list[Callable[[], object]] = [lambda: left @ right]
     if device.type == "cpu":
@@ -337,14 +320,7 @@ def matrix_product_ceiling(
             linear = torch.ops.mkldnn._linear_pointwise
             linear(left, packed, None, "none", [], "")
             products.append(lambda: linear(left, packed, None, "none", [], ""))
-    fastest = float("inf")
-    for product in products:
-        product()  # the first call sets up the library
-        end = time.perf_counter() + seconds
-        while True:
-            fastest = min(fastest, seconds_of(product, device)[0])
-            if time.perf_counter() >= end:
-                break
+    fastest = min(min(repeated_seconds(product, device, at_least=seconds)) for product in products)
     return 2 * float(size) ** 3 / fastest
 
 
@@ -411,7 +387,7 @@ def _tables(measurement: Measurement, style: Literal["terminal", "markdown"]) ->
         return []
     from listcon_eval.tables import table  # `measure` does not need its libraries
 
-    encoders, rankers, queries = measurement.peers
+    encoders, rankers = measurement.peers.encoders, measurement.peers.rankers
     columns = ("Seconds", "Engine = 1", "Rankings alike", "Peak memory")
     encoder_rows = [
         [*_cells(peer, encoders[0]), f"{peer.difference:.1e}", f"{measurement.tokens / median(peer.seconds):,.0f}"]
@@ -423,7 +399,7 @@ def _tables(measurement: Measurement, style: Literal["terminal", "markdown"]) ->
     ]
     if rankers:
         parts += [
-            f"From {count_of(queries, 'list')} to scores:",
+            f"From {count_of(measurement.peers.queries, 'list')} to scores:",
             table(("", *columns), [_cells(peer, rankers[0]) for peer in rankers], style, numbers=4),
         ]
     return parts

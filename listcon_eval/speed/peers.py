@@ -51,7 +51,8 @@ _ONNX, _OPENVINO = "encoder.onnx", "encoder.xml"
 Features = NDArray[np.floating[Any]]
 
 
-class PeerTiming(NamedTuple):
+@dataclass(frozen=True)
+class PeerTiming:
     """One peer's figures.
 
     Attributes:
@@ -70,7 +71,8 @@ class PeerTiming(NamedTuple):
     difference: float | None = None
 
 
-class PeerComparison(NamedTuple):
+@dataclass(frozen=True)
+class PeerComparison:
     """Peers on one workload, the engine first in both.
 
     Attributes:
@@ -83,14 +85,6 @@ class PeerComparison(NamedTuple):
     encoders: tuple[PeerTiming, ...]
     rankers: tuple[PeerTiming, ...]
     queries: int
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        as_dicts = {
-            kind: [peer._asdict() | {"agreement": peer.agreement._asdict()} for peer in peers]
-            for kind, peers in (("encoders", self.encoders), ("rankers", self.rankers))
-        }
-        return {**as_dicts, "queries": self.queries}
 
 
 class _Job(NamedTuple):
@@ -136,18 +130,9 @@ def compare_peers(
 ) -> PeerComparison:
     """Measure the engine and its peers in turns. A first round, in which they load and warm up, is not counted.
 
-    Args:
-        ranker: whose checkpoint and `max_length` all take.
-        workload: the lists.
-        mode: the inference mode.
-        repeats: how often everything is measured.
-        reference_queries: the number of lists, spread over the workload by size, that are ranked from texts to scores.
-        progress: told of the share that is done.
-
-    Raises:
-        ListconError: as `check_peers`.
+    All take the checkpoint and `max_length` of a ranker that `check_peers` lets through. `reference_queries` lists,
+    spread over the workload by size, are ranked from texts to scores.
     """
-    check_peers(ranker)
     texts, lists = index_texts(workload.queries, workload.passages)
     subset = workload.subset(workload.sample(reference_queries))
     rankers = _RANKERS if subset.queries else {}
@@ -353,7 +338,7 @@ def _engine_scores(job: _Job) -> Callable[[Workload], list[RankedList]]:
 
 def _published(job: _Job) -> Callable[[Workload], list[RankedList]]:
     procedure = _procedure(job)
-    return lambda lists: procedure.rank_lists(lists.queries, lists.passages, job.mode)
+    return lambda lists: procedure.rank_lists(lists, job.mode)
 
 
 def _mteb(job: _Job) -> Callable[[Workload], list[RankedList]]:

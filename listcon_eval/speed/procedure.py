@@ -7,7 +7,7 @@ round. Scores are kept by position, where the published code keeps them by text.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from listcon_eval.model import ListConModel
 from listcon_eval.ordering import levels_of, ranked_list
 from listcon_eval.records import DType, Mode, RankedList
+from listcon_eval.speed.workload import Workload
 
 
 class PublishedProcedure:
@@ -54,9 +55,9 @@ class PublishedProcedure:
         levels = None if self._by_score else levels_of(rounds, keys)
         return ranked_list(scores, rounds=rounds.tolist(), levels=levels)
 
-    def rank_lists(self, queries: Sequence[str], passages: Sequence[Sequence[str]], mode: Mode) -> list[RankedList]:
+    def rank_lists(self, lists: Workload, mode: Mode) -> list[RankedList]:
         """Rank lists one after the other."""
-        return [self.rank(query, texts, mode) for query, texts in zip(queries, passages, strict=True)]
+        return [self.rank(query, texts, mode) for query, texts in zip(lists.queries, lists.passages, strict=True)]
 
     @torch.inference_mode()
     def features(self, texts: Sequence[str]) -> Tensor:
@@ -74,7 +75,8 @@ class PublishedProcedure:
         return (scores if self._by_score else logits.double().cpu().numpy()), scores
 
 
-class Agreement(NamedTuple):
+@dataclass(frozen=True)
+class Agreement:
     """Whether the engine ranks as the published procedure does.
 
     Attributes:

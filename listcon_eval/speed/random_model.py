@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, PreTrainedTokenizerFast
+from transformers import BertConfig, BertTokenizer, PreTrainedTokenizerFast
 
 from listcon_eval.errors import ListconError
 from listcon_eval.model import ListConConfig, ListConModel, save_checkpoint
@@ -35,7 +34,7 @@ SIZES: dict[str, Size] = {
 }
 
 
-def write_random_checkpoint(size: str, folder: Path, *, seed: int = 0) -> Path:
+def write_random_checkpoint(size: str, folder: Path) -> Path:
     """Write a random checkpoint of a named size in layout 1 and return its folder.
 
     Raises:
@@ -43,12 +42,12 @@ def write_random_checkpoint(size: str, folder: Path, *, seed: int = 0) -> Path:
     """
     if size not in SIZES:
         raise ListconError(f"no random model {size!r}: give one of {', '.join(SIZES)}")
-    return save_checkpoint(random_model(SIZES[size], seed=seed), character_tokenizer(), folder)
+    return save_checkpoint(random_model(SIZES[size]), character_tokenizer(), folder)
 
 
-def random_model(size: Size, *, seed: int = 0) -> ListConModel:
+def random_model(size: Size) -> ListConModel:
     """A random model of a size. Its weights are scaled so that different texts get clearly different scores."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     encoder = BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=size.width,
@@ -97,22 +96,7 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
 
 def wordpiece_tokenizer(tokens: Sequence[str]) -> PreTrainedTokenizerFast:
     """A tokenizer like BERT-Chinese's (a token per Chinese character) over distinct tokens, special ones included."""
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
-    )
+    bert = BertTokenizer({token: index for index, token in enumerate(tokens)})
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=512,
+        tokenizer_object=bert.backend_tokenizer, model_max_length=512, **bert.special_tokens_map
     )
