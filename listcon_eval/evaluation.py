@@ -4,7 +4,7 @@ import datetime
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -138,11 +138,10 @@ def evaluate(
     if isinstance(model, System) and options is not None:
         raise ListconError(f"{model.name} is loaded already, and options for loading it were given: leave one out")
     source = resolve_model(model) if isinstance(model, str | Path) else model
-    if isinstance(source, ModelSpec) and options is not None:
-        check_options(source, options)  # before anything is loaded
-    device = None
-    if options is not None and options.workers != 1:
-        device = worker_device(options.workers, options.device)
+    load = options or LoadOptions()
+    if isinstance(source, ModelSpec):
+        check_options(source, load)  # before anything is loaded
+    device = None if load.workers == 1 else worker_device(load.workers, load.device)
     chosen, wanted = _modes(source, modes), tuple(named.metric_names(metrics))
     loaded = as_tasks(tasks)
     measured = []
@@ -155,17 +154,14 @@ def evaluate(
         system = source
     else:
         announce(f"loading the model {source.given}")
-        system = load_system(source, options or LoadOptions())
+        system = load_system(source, load)
     for task, own in zip(measured, lists, strict=True):
         if (failures := system.unrankable(own, task.name)) and not keep_going:
             raise ListconError(next(iter(failures.values())))
-    share = _Share([system.work(own) for own in lists], progress)
+    work = [system.work(own) for own in lists]
     evaluation = Evaluation(Results(), {})
-    with ExitStack() as at_end:
-        workers = None
-        if device is not None and options is not None and isinstance(source, ModelSpec):
-            workers = at_end.enter_context(_workers_of(system, source, options, device))
-        for task, own in zip(measured, lists, strict=True):
+    with _workers_of(system, source, load, device) as workers:
+        for number, (task, own) in enumerate(zip(measured, lists, strict=True)):
             runs = [_run_of(task, system, mode, output, wanted) for mode in chosen]
             cache_folder = runs[0].folder.parents[1]
             with run_lock(cache_folder, task.name, ranking_key(task, system), fresh=fresh) as cache:
@@ -181,7 +177,7 @@ def evaluate(
                         task=task.mteb_task.metadata,
                         split=task.split,
                         subset=task.subset,
-                        progress=share.of_run(str(run), place, len(runs)),
+                        progress=_run_progress(progress, str(run), work, number, place, len(runs)),
                         phases=phases,
                         cache=cache,
                         workers=workers,
@@ -194,7 +190,6 @@ def evaluate(
                         evaluation.failures[_write_failures(run, own, ranking)] = ranking.failures
                     else:
                         evaluation.results.append(_measure_and_write(run, own, ranking, phases, cache))
-            share.finish_task()
             if task.first_stage is not None and not isinstance(system, (FirstStageSystem, Oracle)):
                 announce(f"{task.name}: the first stage's own order, and the oracle's")
                 for baseline in (FirstStageSystem(task.first_stage), Oracle()):
@@ -219,28 +214,15 @@ def _modes(source: ModelSpec | System, modes: Sequence[str] | None) -> Sequence[
     return modes
 
 
-class _Share:
-    """The share of an evaluation that is done: tasks weigh by the work they are for the system."""
+def _run_progress(report: RunProgress, name: str, work: Sequence[int], task: int, place: int, runs: int) -> Progress:
+    """The progress of a run, the one at a place among the runs of a task, as the share of all tasks' work."""
 
-    def __init__(self, weights: Sequence[int], report: RunProgress) -> None:
-        self._weights, self._report = weights, report
-        self._task, self._done = 0, 0
+    def progress(phase: str, done: int, total: int) -> None:
+        # Ranking lists comes last, once per mode, and is quick beside encoding or scoring their texts.
+        part = 0.9 + 0.1 * (place + done / total) / runs if phase == "list" else 0.9 * done / total
+        report(f"{name}: {PHASES.get(phase, phase)}", (sum(work[:task]) + part * work[task]) / sum(work))
 
-    def of_run(self, name: str, place: int, runs: int) -> Progress:
-        """The progress of one run of the current task, the one at a place among its runs."""
-
-        def progress(phase: str, done: int, total: int) -> None:
-            # Ranking lists comes last, once per mode, and is quick beside encoding or scoring their texts.
-            part = 0.9 + 0.1 * (place + done / total) / runs if phase == "list" else 0.9 * done / total
-            share = (self._done + part * self._weights[self._task]) / sum(self._weights)
-            self._report(f"{name}: {PHASES.get(phase, phase)}", share)
-
-        return progress
-
-    def finish_task(self) -> None:
-        """Count the current task as done."""
-        self._done += self._weights[self._task]
-        self._task += 1
+    return progress
 
 
 def ranking_key(task: Task, system: System) -> str:
@@ -304,15 +286,19 @@ def worker_device(workers: int | str, name: str | None) -> "torch.device | None"
     return device if needs_workers(workers, device.type, device_count(device)) else None
 
 
-def _workers_of(system: System, spec: ModelSpec, options: LoadOptions, device: "torch.device") -> RayWorkers:
-    """Workers that have the system loaded as this process has, each on a device of its own."""
+def _workers_of(
+    system: System, source: ModelSpec | System, options: LoadOptions, device: "torch.device | None"
+) -> AbstractContextManager[RayWorkers | None]:
+    """Workers that have the system loaded as this process has, each on a device of its own; None without a device."""
+    if device is None or isinstance(source, System):
+        return nullcontext()
     import torch
 
     from listcon_eval.inference.chunks import texts_of
     from listcon_eval.inference.devices import device_count
 
     own = replace(options, device=device.type, workers=1)
-    make = partial(_loaded_as, _identity(system), spec, own, torch.get_num_threads())
+    make = partial(_loaded_as, _identity(system), source, own, torch.get_num_threads())
     return RayWorkers(options.workers, make, device=device.type, devices=device_count(device), texts_of=texts_of)
 
 

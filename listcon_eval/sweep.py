@@ -160,26 +160,26 @@ def outcomes(
         make = partial(_Runner, sweep, threads=torch.get_num_threads())
         devices = device_count(device)
         with RayWorkers(
-            sweep.workers, make, device=device.type, devices=devices, texts_of=_name_of_call, in_flight=1
+            sweep.workers,
+            make,
+            device=device.type,
+            devices=devices,
+            texts_of=lambda cells: [f"{cell.spec.given} on {cell.task}" for cell in cells],
+            in_flight=1,
         ) as workers:
             yield from workers.outcomes("evaluate", ((cell,) for cell in cells), watch)
         return
     runner = _Runner(sweep)
     for place, cell in enumerate(cells):
-        runner.changed = partial(_watch_one, watch, place)
+
+        def changed(state: State, place: int = place) -> None:
+            watch({place: state})
+
+        runner.changed = changed
         try:
             yield place, runner.evaluate(cell)
         except Exception as error:  # whatever it is, the other cells go on
             yield place, error
-
-
-def _watch_one(watch: Callable[[Mapping[int, State]], None], place: int, state: State) -> None:
-    watch({place: state})
-
-
-def _name_of_call(arguments: tuple[Any, ...]) -> list[str]:
-    (cell,) = arguments
-    return [f"{cell.spec.given} on {cell.task}"]
 
 
 class _Runner:
