@@ -10,7 +10,17 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from listcon_eval.data.rows import Row, choose_split, extension_of, read_rows, shown, stem_of, whole_number
+from listcon_eval.data.rows import (
+    Row,
+    choose_split,
+    complete,
+    extension_of,
+    read_rows,
+    shown,
+    stem_of,
+    unsharded_stem,
+    whole_number,
+)
 from listcon_eval.errors import ListconError
 from listcon_eval.records import CandidateList
 
@@ -147,18 +157,21 @@ def _original_files(path: Path, split: str) -> list[Path]:
     if path.is_file():
         return [path]
     # The hub keeps a dataset's Parquet files in `data/`.
-    for folder in (path, path / "data"):
-        files = [p for p in folder.iterdir() if _is_data_file(p)] if folder.is_dir() else []
-        if files:
-            return choose_split(files, split, folder)
+    files = [p for folder in (path, path / "data") if folder.is_dir() for p in _data_files(folder)]
+    if files:
+        return choose_split(files, split, path)
     raise ListconError(
         f"{path}: no data in this folder; expected JSONL or Parquet files with {', '.join(_ORIGINAL_COLUMNS)}, "
         "or the parts corpus, queries, qrels and top_ranked of mteb's retrieval layout."
     )
 
 
-def _is_data_file(path: Path) -> bool:
-    return path.is_file() and extension_of(path) is not None and not path.name.startswith(".")
+def _data_files(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in folder.iterdir()
+        if path.is_file() and extension_of(path) is not None and not path.name.startswith(".")
+    ]
 
 
 def _read_retrieval(folder: Path, parts: Mapping[str, Sequence[Path]], needs_candidates: bool) -> RetrievalSplitData:
@@ -231,19 +244,25 @@ def _by_id(rows: Iterable[Row], kind: str) -> Iterator[tuple[str, Row]]:
 
 
 def _part_files(folder: Path, split: str, subset: str, part: str) -> list[Path]:
-    """The files of a part of a subset: `zh-corpus`, `corpus-zh` or, in a folder of one, `corpus`."""
+    """The files of a part of a subset: `zh-corpus`, `corpus-zh` or, in a folder of one, `corpus`.
+
+    Raises:
+        ListconError: README.md does not fit the folder, or the part is there twice, or not whole.
+    """
     own, configs = _PART_NAMES[part], _configs(folder)
-    names = [f"{subset}-{name}" for name in own] + [f"{name}-{subset}" for name in own] + list(own)
-    for name in names:
+    of_subset = [f"{subset}-{name}" for name in own] + [f"{name}-{subset}" for name in own]
+    for name in (*of_subset, *own):
         if name in configs:
             return _configured_files(folder, name, configs[name], split)
-    for name in names:
-        for path in sorted(folder.iterdir()):
-            if _is_data_file(path) and stem_of(path) == name:
-                return [path]
-            is_part = path.is_dir() and path.name == name
-            if is_part and (files := [file for file in path.iterdir() if _is_data_file(file)]):
-                return choose_split(files, split, path)
+    for names in (of_subset, own):
+        files = [path for path in _data_files(folder) if stem_of(path) in names]
+        folders = [path for path in folder.iterdir() if path.name in names and path.is_dir() and _data_files(path)]
+        if len(found := sorted(files + folders)) > 1:
+            raise ListconError(
+                f"{folder}: {' and '.join(path.name for path in found)} are each a part {part!r}; keep one of them."
+            )
+        if found:
+            return files or choose_split(_data_files(found[0]), split, found[0])
     return []
 
 
@@ -279,4 +298,9 @@ def _configured_files(folder: Path, name: str, data_files: Any, split: str) -> l
         raise ListconError(
             f"{folder}: configuration {name!r} in README.md names {patterns}, and there is no such file."
         )
-    return files if None not in by_split else choose_split(files, split, folder)
+    if None in by_split:
+        return choose_split(files, split, folder)
+    by_stem: dict[Path, list[Path]] = {}
+    for path in files:
+        by_stem.setdefault(path.with_name(unsharded_stem(path)), []).append(path)
+    return [path for own in by_stem.values() for path in complete(own, folder)]

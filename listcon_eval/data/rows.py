@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from listcon_eval.errors import ListconError
 
 EXTENSIONS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".tsv", ".tsv.gz")
-_SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")  # "test-00000-of-00001", with a hash behind it in older datasets
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5}).*$")  # "test-00000-of-00001", with a hash behind it in older datasets
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _OF_COLUMN = object()
@@ -193,19 +193,42 @@ def choose_split(files: Sequence[Path], split: str, folder: Path) -> list[Path]:
     As mteb does, a single split is taken whatever its name.
 
     Raises:
-        ListconError: several splits, none of them the wanted one.
+        ListconError: several splits, none of them the wanted one, or not each part of the split once.
     """
     by_split: dict[str, list[Path]] = {}
     for path in sorted(files):
-        by_split.setdefault(_SHARD.sub("", stem_of(path)), []).append(path)
+        by_split.setdefault(unsharded_stem(path), []).append(path)
     if split in by_split:
-        return by_split[split]
+        return complete(by_split[split], folder)
     if len(by_split) == 1:
-        return next(iter(by_split.values()))
+        return complete(next(iter(by_split.values())), folder)
     raise ListconError(
         f"{folder}: cannot tell which files to read: found {', '.join(sorted(by_split)) or 'none'}, "
         f"expected {split!r} or a single one. Give the path of the file itself."
     )
+
+
+def unsharded_stem(path: Path) -> str:
+    """A file's stem without the number of its shard."""
+    return _SHARD.sub("", stem_of(path))
+
+
+def complete(files: list[Path], folder: Path) -> list[Path]:
+    """Files of one unsharded stem, which have to be one file or every shard of one set, once.
+
+    Raises:
+        ListconError: they hold the same data twice, or a shard is missing or of another set.
+    """
+    shards = [_SHARD.search(stem_of(path)) for path in files]
+    places = sorted((int(shard[1]), int(shard[2])) if shard else (0, 1) for shard in shards)
+    expected = [(place, len(files)) for place in range(len(files))]
+    if places != expected or len({extension_of(path) for path in files}) > 1:
+        raise ListconError(
+            f"{folder}: found {', '.join(str(path.relative_to(folder)) for path in files)}; expected one file, or all "
+            "shards of one set in one format. Fetch what is missing, remove what is there twice or is older, or give "
+            "the path of the file itself."
+        )
+    return files
 
 
 def shown(value: object) -> str:

@@ -111,6 +111,30 @@ def test_shards_of_a_folder_are_read_in_order(tmp_path: Path) -> None:
     assert [c.query for c in task.candidate_lists()] == [entry["query"] for entry in ROWS]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.jsonl", "a.jsonl.gz"),
+        ("a.json", "a.jsonl"),
+        ("test.jsonl", "data/test-00000-of-00001.parquet"),
+        ("test.parquet", "test-00000-of-00001.parquet"),
+        ("test-00000-of-00001.parquet", "test-00000-of-00002.parquet", "test-00001-of-00002.parquet"),
+        ("test-00000-of-00001-abc.parquet", "test-00000-of-00001-def.parquet"),
+        ("test-00000-of-00002.parquet",),
+        ("test-00000-of-00003.parquet", "test-00002-of-00003.parquet"),
+        ("test-00000-of-00002.parquet", "test-00001-of-00002.jsonl"),
+        ("test-00000-of-00002.parquet", "train-00000-of-00001.parquet", "train-00001-of-00002.parquet"),
+    ],
+)
+def test_a_folder_that_holds_data_twice_or_in_part_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        write(tmp_path / "folder" / name, ROWS)
+    said = refused(tmp_path / "folder")
+    assert f"{tmp_path / 'folder'}: found " in said
+    assert names[0] in said
+    assert "expected one file, or all shards of one set" in said
+
+
 def test_a_data_folder_and_its_test_split_are_found(tmp_path: Path) -> None:
     write(tmp_path / "data" / "train-00000-of-00001-abc.parquet", [row(query="甲")])
     write(tmp_path / "data" / "test-00000-of-00001-abc.parquet", [row(query="乙")])

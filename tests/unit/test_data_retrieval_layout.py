@@ -118,6 +118,24 @@ def test_parts_as_the_readme_says_and_as_mteb_reads_them(tmp_path: Path) -> None
     assert ours["top_ranked"] == theirs["top_ranked"]
 
 
+@pytest.mark.parametrize("second", ["corpus.parquet", "corpus/test.jsonl", "query.jsonl", "queries/a.jsonl"])
+def test_a_part_that_is_there_twice_is_refused(tmp_path: Path, second: str) -> None:
+    write(write_parts(tmp_path) / second, PARTS["queries" if second.startswith("quer") else "corpus"])
+    assert "keep one of them" in refused(tmp_path)
+
+
+def test_a_part_of_which_a_shard_is_missing_is_refused(tmp_path: Path) -> None:
+    (write_parts(tmp_path) / "corpus.jsonl").unlink()
+    write(tmp_path / "corpus" / "test-00000-of-00002.parquet", PARTS["corpus"])
+    assert "corpus: found test-00000-of-00002.parquet; expected one file" in refused(tmp_path)
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: corpus\n  data_files:\n  - split: test\n    path: corpus/*\n---\n"
+    )
+    assert "found corpus/test-00000-of-00002.parquet; expected one file" in refused(tmp_path)
+    write(tmp_path / "corpus" / "test-00001-of-00002.parquet", [{"_id": "d4", "title": "", "text": "四"}])
+    assert len(local_task(tmp_path).documents()) == 4
+
+
 def test_without_candidate_lists_there_is_nothing_to_rerank(tmp_path: Path) -> None:
     (write_parts(tmp_path) / "top_ranked.jsonl").unlink()
     assert "no part 'top_ranked'" in refused(tmp_path)
