@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 
 EXTENSIONS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".tsv", ".tsv.gz")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5}).*$")  # "test-00000-of-00001", with a hash behind it in older datasets
@@ -292,6 +292,7 @@ def _parquet(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            _columns(str(path), file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=256):
                 for values in batch.to_pylist():
                     number += 1
@@ -303,6 +304,19 @@ def _parquet(path: Path) -> Iterator[Row]:
 def _tsv(path: Path) -> Iterator[Row]:
     """The rows below a header line. Cells are never quoted, and of any length (the csv module stops at 131,072)."""
     lines = text_lines(path)
-    header = next(lines, (str(path), ""))[1].split("\t")
+    where, first = next(lines, (str(path), ""))
+    header = _columns(where, first.split("\t"))
     for location, line in lines:
-        yield Row(location, dict(zip(header, line.split("\t"), strict=False)))
+        cells = line.split("\t")
+        if len(cells) != len(header):
+            raise ListconError(
+                f"{location} has {count_of(len(cells), 'cell')} ({line[:60]!r}); expected one for each column: "
+                f"{', '.join(header)}."
+            )
+        yield Row(location, dict(zip(header, cells, strict=True)))
+
+
+def _columns(location: str, names: Sequence[str]) -> Sequence[str]:
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise ListconError(f"{location}: the column {shown(repeated)} comes a second time; expected each column once.")
+    return names

@@ -121,6 +121,21 @@ def test_tsv_with_a_long_field_and_a_score_with_a_point(tmp_path: Path) -> None:
     assert task.candidate_lists()[0].passages == ("甲" * 140_000, "乙")
 
 
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ("query-id\tcorpus-id\tscore", "q1\td1\t1\t5", "line 2 has 4 cells ('q1\\td1\\t1\\t5'); expected one for each"),
+        ("query-id\tcorpus-id\tscore", "q1\td1\t1\t", "line 2 has 4 cells"),
+        ("query-id\tcorpus-id\tscore\tnote", "q1\td1\t1", "line 2 has 3 cells"),
+        ("query-id\tcorpus-id\tscore\tscore", "q1\td1\t1\t0", "line 1: the column 'score' (str) comes a second time"),
+    ],
+)
+def test_tsv_rows_that_do_not_fit_their_header_are_refused(tmp_path: Path, header: str, row: str, message: str) -> None:
+    folder = folder_in_retrieval_layout(tmp_path / "a")
+    (folder / "qrels.tsv").write_text(f"{header}\n{row}\n")
+    assert f"qrels.tsv, {message}" in refused(folder)
+
+
 @pytest.mark.parametrize("score", ["0.5", "yes", "", "nan", "inf"])
 def test_a_score_that_is_no_whole_number_is_refused(tmp_path: Path, score: str) -> None:
     said = refused(folder_in_retrieval_layout(tmp_path / "a", score=score))
