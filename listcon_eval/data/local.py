@@ -111,20 +111,27 @@ def as_tasks(tasks: Sequence[Task | str] | Mapping[str, Lists] | Path | str) -> 
             data; or name -> local data, which is a path or what `task_of_rows` takes.
 
     Raises:
-        ListconError: there is nothing to measure on, no task of a name, or the data cannot be used.
+        ListconError: there is nothing to measure on, no task of a name, the data cannot be used, or two tasks of one
+            name have other data.
     """
     if isinstance(tasks, Path) or (isinstance(tasks, str) and Path(tasks).is_file()):
         return [local_task(tasks)]
     if not tasks:
         raise ListconError(f"tasks is {tasks!r}: give tasks, or names such as official or mini")
     if isinstance(tasks, Mapping):
-        return [
+        found = [
             local_task(lists, name=name) if isinstance(lists, (str, Path)) else task_of_rows(lists, name)
             for name, lists in tasks.items()
         ]
-    given = [tasks] if isinstance(tasks, str) else tasks
-    found = [one for task in given for one in (tasks_named(task) if isinstance(task, str) else [task])]
-    return list({task.name: task for task in found}.values())
+    else:
+        given = [tasks] if isinstance(tasks, str) else tasks
+        found = [one for task in given for one in (tasks_named(task) if isinstance(task, str) else [task])]
+    by_name: dict[str, Task] = {}
+    for task in found:
+        same = by_name.setdefault(task.name, task)
+        if (same.revision, same.content) != (task.revision, task.content):
+            raise _same_name(task.name)
+    return list(by_name.values())
 
 
 def task_of_rows(rows: Iterable[Mapping[Any, Any]] | pd.DataFrame, name: str) -> Task:
@@ -183,12 +190,14 @@ def chosen_tasks(names: str | None, data: Sequence[str] | None, *, for_first_sta
         subset = None if Path(path).exists() else re.fullmatch(r"(.+)\[([^\[\]]+)\]", path)
         path, part = (path, None) if subset is None else (subset[1], subset[2])
         tasks.append(local_task(path, name=name or None, claim=claim, subset=part, for_first_stage=for_first_stage))
-    repeated = {task.name for task in tasks if [other.name for other in tasks].count(task.name) > 1}
-    if repeated:
-        raise ListconError(
-            f"two data sets have the name {', '.join(sorted(repeated))}: name them apart with --data NAME=PATH"
-        )
+    by_name = {task.name: task for task in tasks}
+    if repeated := next((task for task in tasks if by_name[task.name] is not task), None):
+        raise _same_name(repeated.name)
     return tasks
+
+
+def _same_name(name: str) -> ListconError:
+    return ListconError(f"two data sets have the name {name}: name them apart, --data NAME=PATH or {{NAME: PATH}}")
 
 
 def _measurable(task: Task) -> Task:

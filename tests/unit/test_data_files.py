@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from listcon_eval.data import chosen_tasks, local_task, task_of_rows
+from listcon_eval.data import as_tasks, chosen_tasks, local_task, task_of_rows
 from listcon_eval.errors import ListconError
 
 ROWS: list[dict[str, Any]] = [
@@ -199,3 +199,14 @@ def test_tasks_are_chosen_by_name_or_data(tmp_path: Path) -> None:
         chosen_tasks("T2Reranking,MMarcoReranking", [str(path)])
     with pytest.raises(ListconError, match="two data sets have the name a"):
         chosen_tasks(None, [str(path), str(path)])
+
+
+def test_two_tasks_of_one_name_are_one_only_if_their_data_is() -> None:
+    one, same, other = (task_of_rows(rows, "mine") for rows in (ROWS, ROWS, ROWS[:1]))
+    assert as_tasks([one, same]) == [one]
+    assert [task.name for task in as_tasks(["MiniWeb", "mini"])].count("MiniWeb") == 1
+    with pytest.raises(ListconError, match="two data sets have the name mine"):
+        as_tasks([one, other])
+    with pytest.raises(ListconError, match="two data sets have the name MiniWeb"):
+        as_tasks(["MiniWeb", task_of_rows(ROWS, "MiniWeb")])
+    assert [task.name for task in as_tasks([one.variant(limit=1), one])] == ["mine-first1", "mine"]
