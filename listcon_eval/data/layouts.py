@@ -15,11 +15,11 @@ from listcon_eval.data.rows import (
     choose_split,
     complete,
     extension_of,
+    judgement,
     read_rows,
     shown,
     stem_of,
     unsharded_stem,
-    whole_number,
 )
 from listcon_eval.errors import ListconError
 from listcon_eval.records import CandidateList
@@ -194,11 +194,7 @@ def _read_retrieval(folder: Path, parts: Mapping[str, Sequence[Path]], needs_can
             raise ListconError(f"{row.location}: a second candidate list for query {query_id!r}; expected one.")
     for row in rows["qrels"]:
         judged, doc_id = relevant.setdefault(row.id("query-id"), {}), row.id("corpus-id")
-        score = whole_number(row.value("score"))
-        if score is None:
-            raise ListconError(
-                f"{row.location}: score is {shown(row.value('score'))}; expected a whole number (0: not relevant)."
-            )
+        score = judgement(row.location, "score", row.value("score"))
         if judged.setdefault(doc_id, score) != score:
             raise ListconError(f"{row.location}: {doc_id!r} is judged {score} here and {judged[doc_id]} before.")
     for query_id, row in _by_id(rows["queries"], "query"):

@@ -22,6 +22,7 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5}).*$")  # "test-00000-of-00001", with a 
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _OF_COLUMN = object()
+_LARGEST_JUDGEMENT = 10**6
 
 
 class Row(NamedTuple):
@@ -71,6 +72,10 @@ class Row(NamedTuple):
         value = self.value(column) if value is _OF_COLUMN else value
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
+        if not isinstance(value, str):
+            raise ListconError(
+                f"{self.location}: {column} is {shown(value)}; expected an id: a text or a whole number."
+            )
         text = self.text(column, value)
         if not text:
             raise ListconError(f"{self.location}: {column} is empty; expected an id.")
@@ -237,15 +242,29 @@ def shown(value: object) -> str:
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
-def whole_number(value: object) -> int | None:
-    """`value` as a whole number, also from a text such as "1" or "1.0"; None when it is not one."""
-    if not isinstance(value, (int, float, str)):
+def number_of(value: object) -> float | None:
+    """`value` as a number, also from a text such as "1" or "1e-3"; None when it is not one."""
+    if not isinstance(value, (int, float, str)) or (isinstance(value, str) and "_" in value):  # "1_0" is Python's alone
         return None
     try:
-        number = float(value)
+        return float(value)
     except (ValueError, OverflowError):
         return None
-    return int(number) if number.is_integer() else None
+
+
+def judgement(location: str, column: str, value: object) -> int:
+    """A relevance judgement: a whole number, also as a text such as "1" or "1.0".
+
+    Raises:
+        ListconError: it is none, or as large as ids are: what computes metrics takes memory by the largest one.
+    """
+    number = number_of(value)
+    if number is None or not number.is_integer() or abs(number) > _LARGEST_JUDGEMENT:
+        raise ListconError(
+            f"{location}: {column} is {shown(value)}; expected a whole number (0: not relevant) of at most "
+            f"{_LARGEST_JUDGEMENT}."
+        )
+    return int(number)
 
 
 def _json(path: Path) -> Iterator[Row]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, unquote
 
-from listcon_eval.data.rows import parse_json, shown, text_lines, whole_number
+import numpy as np
+
+from listcon_eval.data.rows import Row, judgement, number_of, parse_json, shown, text_lines
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.files import sha256_of_file, write_text
 
@@ -33,8 +35,8 @@ class _Entry(NamedTuple):
     """A line of a file, with its ids as written there; `is_escaped`: they may be percent-encoded."""
 
     location: str
-    query_id: str
-    doc_id: str
+    query_id: Any
+    doc_id: Any
     value: Any
     rank: str = ""
     is_escaped: bool = False
@@ -55,8 +57,8 @@ def read_trec_run(
         location: what messages call an object in memory.
 
     Raises:
-        ListconError: the file cannot be read, a line has another form, a score is not finite, or a document comes
-            twice.
+        ListconError: the file cannot be read, a line has another form, an id is neither a text nor a whole number, a
+            score is not finite, or a document comes twice.
     """
     run: dict[str, dict[str, float]] = {}
     for entry in _entries(path, "score", location):
@@ -74,14 +76,12 @@ def read_qrels(path: "Path | IdTable", known: KnownIds | None = None) -> dict[st
         known: as in `read_trec_run`.
 
     Raises:
-        ListconError: the file cannot be read, a line has another form, or a document is judged twice.
+        ListconError: the file cannot be read, a line has another form, an id is neither a text nor a whole number, or
+            a document is judged twice.
     """
     qrels: dict[str, dict[str, int]] = {}
     for entry in _entries(path, "relevance", "judgements in memory"):
-        relevance = whole_number(entry.value)
-        if relevance is None:
-            raise ListconError(f"{entry.location}: the relevance is {shown(entry.value)}; expected a whole number")
-        _put(qrels, entry, known, relevance)
+        _put(qrels, entry, known, judgement(entry.location, "the relevance", entry.value))
     return qrels
 
 
@@ -158,30 +158,30 @@ def _entries(source: "Path | IdTable", column: str, location: str = "") -> Itera
 
 
 def _of_table(table: Any, column: str, location: str) -> Iterator[_Entry]:  # noqa: ANN401 - also what JSON holds
+    for cells in _cells(table, ["query_id", "doc_id", column], location):
+        query_id, doc_id, value = (cell.item() if isinstance(cell, np.generic) else cell for cell in cells)
+        yield _Entry(f"{location}, query {query_id!r}", query_id, doc_id, value)
+
+
+def _cells(table: Any, columns: list[str], location: str) -> Iterator[tuple[object, object, object]]:  # noqa: ANN401
     if hasattr(table, "itertuples"):
-        columns = ["query_id", "doc_id", column]
-        if missing := [name for name in columns if name not in table]:
+        names = list(table.columns)
+        if wrong := next((name for name in columns if names.count(name) != 1), None):
             raise ListconError(
-                f"{location}: the table has no column {missing[0]}: expected {', '.join(columns)}; it has "
-                f"{', '.join(map(str, table.columns))}"
+                f"{location}: the table has {'several columns' if wrong in names else 'no column'} {wrong}: "
+                f"expected {', '.join(columns)}; it has {', '.join(map(str, names))}"
             )
-        rows: Any = [(query_id, {doc_id: value}) for query_id, doc_id, value in table[columns].itertuples(index=False)]
-    else:
-        rows = table.items() if isinstance(table, Mapping) else [(location, table)]
-    for query_id, row in rows:
-        where = f"{location}, query {query_id!r}"
+        yield from table[columns].itertuples(index=False, name=None)
+        return
+    for query_id, row in table.items() if isinstance(table, Mapping) else [(location, table)]:
         if not isinstance(row, Mapping):
-            raise ListconError(f"{where}: {shown(row)}; expected {{document id: number}}")
+            raise ListconError(f"{location}, query {query_id!r}: {shown(row)}; expected {{document id: number}}")
         for doc_id, value in row.items():
-            number = value.item() if hasattr(value, "item") else value  # numpy's numbers
-            yield _Entry(where, str(query_id), str(doc_id), number)
+            yield query_id, doc_id, value
 
 
 def _finite(entry: _Entry) -> float:
-    try:
-        score = float(entry.value) if isinstance(entry.value, str | int | float) else None
-    except (ValueError, OverflowError):
-        score = None
+    score = number_of(entry.value)
     if score is None or isinstance(entry.value, bool):
         raise ListconError(f"{entry.location}: the score is {shown(entry.value)}; expected a number")
     if not math.isfinite(score):
@@ -194,9 +194,8 @@ def _put(table: dict[str, dict[str, T]], entry: _Entry, known: KnownIds | None, 
     if entry.is_escaped:
         query_id = _decoded(query_id, known)
         doc_id = _decoded(doc_id, None if known is None else known.get(query_id, ()))
-    for text in (query_id, doc_id):
-        if "\0" in text:
-            raise ListconError(f"{entry.location}: the id is {shown(text)}; expected one without the character NUL")
+    where = Row(entry.location, {})
+    query_id, doc_id = where.id("the query's id", query_id), where.id("the document's id", doc_id)
     row = table.setdefault(query_id, {})
     if doc_id in row:
         raise ListconError(f"{entry.location}: document {doc_id} comes a second time for query {query_id}")

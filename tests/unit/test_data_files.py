@@ -136,7 +136,7 @@ def test_tsv_rows_that_do_not_fit_their_header_are_refused(tmp_path: Path, heade
     assert f"qrels.tsv, {message}" in refused(folder)
 
 
-@pytest.mark.parametrize("score", ["0.5", "yes", "", "nan", "inf"])
+@pytest.mark.parametrize("score", ["0.5", "yes", "", "nan", "inf", "1_0", "2147483648"])
 def test_a_score_that_is_no_whole_number_is_refused(tmp_path: Path, score: str) -> None:
     said = refused(folder_in_retrieval_layout(tmp_path / "a", score=score))
     assert f"qrels.tsv, line 2: score is {score!r} (str); expected a whole number" in said

@@ -160,7 +160,7 @@ def test_a_folder_of_several_data_sets_is_refused(tmp_path: Path) -> None:
         (row(query=["问"]), "query is ['问'] (list); expected a text"),
         (row(query=" "), "the query is empty (' ')"),
         (row(query_id="first"), "query_id 'first' was used before"),
-        (row(query_id=1.5), "query_id is 1.5 (float); expected a text"),
+        (row(query_id=1.5), "query_id is 1.5 (float); expected an id: a text or a whole number"),
         (row(query_id="q9", positive=[], negative=[]), "query 'q9' has no passages"),
     ],
 )

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -101,6 +103,7 @@ def test_ids_in_json_and_tsv_stand_as_they_are(tmp_path: Path) -> None:
     [
         ("q1 d1 1\n", "line 1 has 3 columns ('q1 d1 1'); expected `query Q0 document rank score tag`"),
         ("q1 Q0 d1 1 high x\n", "line 1: the score is 'high' (str); expected a number"),
+        ("q1 Q0 d1 1 1_0 x\n", "line 1: the score is '1_0' (str); expected a number"),
         ("q1 Q0 d1 1 nan x\n", "line 1: the score is nan; expected a finite number"),
         (RUN + "\nq1 Q0 d1 3 0 x\n", "line 4: document d1 comes a second time for query q1"),
         ('{"q1": [1]}', "query 'q1': [1] (list); expected {document id: number}"),
@@ -128,6 +131,23 @@ def test_other_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_trec_run(tmp_path / "gbk.trec")
 
 
+@pytest.mark.parametrize("odd", [1.0, None, True, pd.NA, b"1", ["1"], ""])
+@pytest.mark.parametrize("column", ["query_id", "doc_id"])
+def test_ids_of_a_table_are_texts_or_whole_numbers(odd: object, column: str) -> None:
+    """A gap in a column of whole numbers makes them all floats, whose texts are no ids of the task."""
+    rows = [{"query_id": "1", "doc_id": np.int64(7), "relevance": 1}, {"query_id": "2", "doc_id": "8", "relevance": 0}]
+    assert read_qrels(pd.DataFrame(rows)) == {"1": {"7": 1}, "2": {"8": 0}}
+    frame = pd.DataFrame([rows[0], {**rows[1], column: odd}], dtype=object)
+    with pytest.raises(ListconError, match=r"the (query|document)'s id is .*; expected an id"):
+        read_qrels(frame)
+
+
+def test_a_table_with_a_column_twice_is_refused() -> None:
+    frame = pd.DataFrame([["q", "d", 1, 2]], columns=["query_id", "doc_id", "relevance", "relevance"])
+    with pytest.raises(ListconError, match="the table has several columns relevance"):
+        read_qrels(frame)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -153,12 +173,20 @@ def test_a_short_hash_names_the_content(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('{"q1": {"d1": 1}, "q1": {"d1": 0}}', "the key 'q1' (str) comes a second time"),
-        ('{"q1": {"d\\u0000": 1}}', "expected one without the character NUL"),
-        ("q1 0 d%00 1\n", "expected one without the character NUL"),
+        ('{"q1": {"d\\u0000": 1}}', "expected an id without the character NUL"),
+        ("q1 0 d%00 1\n", "expected an id without the character NUL"),
+        ('{"q1": {"": 1}}', "the document's id is empty; expected an id"),
         ('{"q1": {"d1": 1' + "0" * 400 + "}}", "expected a whole number"),
+        (
+            "q1 0 d1 1000001\n",
+            "line 1: the relevance is '1000001' (str); expected a whole number (0: not relevant) of at",
+        ),
+        ("q1 0 d1 -1e30\n", "line 1: the relevance is '-1e30' (str)"),
+        ("q1 0 d1 1_0\n", "line 1: the relevance is '1_0' (str)"),
+        ("query-id\tcorpus-id\tscore\nq1\td1\t4294967297\n", "line 2: the relevance is '4294967297' (str)"),
         ('{"q1": {"d1": 1' + "0" * 5000 + "}}", "invalid JSON"),
     ],
-    ids=["repeated", "nul", "escaped-nul", "400-digits", "5000-digits"],
+    ids=["repeated", "nul", "escaped-nul", "empty", "400-digits", "above", "below", "as-python", "tsv", "5000-digits"],
 )
 def test_judgements_that_cannot_be_taken_at_their_word_are_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ListconError, match=re.escape(message)):
