@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from listcon_eval.records import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from datasets import Dataset
     from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -99,7 +101,23 @@ def query_texts(queries: Dataset) -> dict[str, str]:
     from mteb._create_dataloaders import _retrieval_texts
     from mteb.types import PromptType
 
-    return dict(zip(queries["id"], _retrieval_texts(queries, PromptType.query), strict=True))
+    with no_progress_bars(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the turns of a conversation, as texts, are all the user's
+        return dict(zip(queries["id"], _retrieval_texts(queries, PromptType.query), strict=True))
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Switch the bars of `datasets` off, which would run through a command's output; on again only if they were on."""
+    import datasets
+
+    were_on = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if were_on:
+            datasets.enable_progress_bars()
 
 
 def task_names() -> dict[str, str]:

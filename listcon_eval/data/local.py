@@ -27,7 +27,6 @@ from listcon_eval.data.tasks import (
     Task,
     loaded_task,
     mini_names,
-    no_progress_bars,
     set_data,
 )
 from listcon_eval.errors import ListconError, count_of
@@ -217,7 +216,7 @@ def _claimed(place: Path, location: str, task: Task) -> Task:
     """A task with the data of a local copy, if that has the statistics that mteb ships of the task."""
     if mteb_compat.reads_own_files(task.mteb_task):
         try:
-            with no_progress_bars():
+            with mteb_compat.no_progress_bars():
                 mteb_compat.load_task(task.mteb_task, str(place), task.subset, task.split)
         except Exception as error:  # whatever the task's own code says
             raise ListconError(
@@ -225,7 +224,7 @@ def _claimed(place: Path, location: str, task: Task) -> Task:
             ) from error
     else:
         set_data(task.mteb_task, task.split, read_data(place, task.split, task.subset), task.subset)
-    with no_progress_bars():
+    with mteb_compat.no_progress_bars():
         own = dict(_flat(mteb_compat.descriptive_statistics(task.mteb_task, task.subset, task.split)))
     official = dict(_flat(task.statistics()))
     differences = [

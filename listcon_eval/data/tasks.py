@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -17,7 +16,7 @@ from listcon_eval.errors import ListconError
 from listcon_eval.records import CandidateList
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from datasets import Dataset
     from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -105,7 +104,7 @@ class Task:
                 f"Or use a local copy of the data: --data PATH with --tasks {self.name} (a file or a folder)."
             ) from error
         try:
-            with no_progress_bars():
+            with mteb_compat.no_progress_bars():
                 mteb_compat.load_task(self.mteb_task, str(folder), self.subset, self.split)
         except Exception as error:  # what mteb, datasets and a task's own code say of a snapshot that lacks a part
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -273,20 +272,6 @@ def make_candidate_lists(
             )
         )
     return lists
-
-
-@contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Switch the bars of `datasets` off, which would run through a command's output; on again only if they were on."""
-    import datasets
-
-    were_on = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if were_on:
-            datasets.enable_progress_bars()
 
 
 def mini_names(name: str) -> tuple[str, ...]:
