@@ -200,13 +200,28 @@ def _read_retrieval(folder: Path, parts: Mapping[str, Sequence[Path]], needs_can
     for query_id, row in _by_id(rows["queries"], "query"):
         text = _query_text(row, query_id)
         if query_id in relevant:
+            first = next(iter(queries.values()), text)
+            if _form(text) != _form(first):
+                raise ListconError(
+                    f"{row.location}: query {query_id!r} is {_form(text)}, those before are {_form(first)}; expected "
+                    "one form for all queries."
+                )
             queries[query_id] = text
     if not queries:
         raise ListconError(f"{folder}: none of the queries has a relevance judgement (qrels).")
     for doc_id, row in _by_id(rows["corpus"], "document"):
         title = "" if row.values.get("title") is None else row.text("title")
         corpus.append({"id": doc_id, "title": title, "text": row.text("text")})
-    instructions = {row.id("query-id"): row.text("instruction") for row in rows["instruction"]}
+    instructions: dict[str, str] = {}
+    for row in rows["instruction"]:
+        query_id, text = row.id("query-id"), row.text("instruction")
+        if instructions.setdefault(query_id, text) != text:
+            raise ListconError(f"{row.location}: a second instruction for query {query_id!r}; expected one.")
+    bare = next((query_id for query_id in queries if query_id not in instructions), None)
+    if instructions and bare is not None and not isinstance(queries[bare], str):
+        raise ListconError(  # mteb would put the word None there
+            f"{folder}: the conversation {bare!r} has no instruction, and others have; expected one for each, or none."
+        )
     return _split_data(corpus, queries, relevant, top_ranked, instructions)
 
 
@@ -218,14 +233,23 @@ def _query_text(row: Row, query_id: str) -> Query:
             raise ListconError(f"{row.location}: the text of query {query_id!r} is empty.")
         return text
     if value and all(isinstance(turn, str) for turn in value):
-        return value
-    fields = [(turn.get("role"), turn.get("content")) for turn in value if isinstance(turn, dict)]
-    if fields and len(fields) == len(value) and all(isinstance(text, str) for turn in fields for text in turn):
-        return value
+        return row.texts("text")
+    if value and all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in value):
+        return [
+            {part: row.text(f"text[{place}].{part}", turn[part]) for part in ("role", "content")}  # as mteb reads it
+            for place, turn in enumerate(value)
+        ]
     raise ListconError(
         f"{row.location}: text is {shown(value)}; expected a text, or a conversation: a list of texts, or of objects "
         "with role and content."
     )
+
+
+def _form(query: Query) -> str:
+    """What a query is, in words: mteb reads all queries of a task as the first one is."""
+    if isinstance(query, str):
+        return "a text"
+    return "a list of texts" if isinstance(query[0], str) else "a list of objects with role and content"
 
 
 def _by_id(rows: Iterable[Row], kind: str) -> Iterator[tuple[str, Row]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -32,7 +32,7 @@ from listcon_eval.data.tasks import (
 from listcon_eval.errors import ListconError, count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
@@ -146,8 +146,15 @@ def task_of_rows(rows: Iterable[Mapping[Any, Any]] | pd.DataFrame, name: str) ->
             on the data.
     """
     free = _free_name(name)
+    if not isinstance(rows, Iterable):
+        raise ListconError(f"{name} is {rows!r:.60}; expected a path, a DataFrame or a list of rows")
+    if hasattr(rows, "itertuples"):
+        table: Any = rows
+        if not table.columns.is_unique:
+            raise ListconError(f"{name}: the table has a column twice; it has {', '.join(map(str, table.columns))}")
+        rows = table.to_dict("records")
     located = []
-    for number, row in enumerate(rows.to_dict("records") if hasattr(rows, "to_dict") else rows, start=1):
+    for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
             raise ListconError(f"{name}, row {number} is {row!r:.60}; expected a list of rows, each a mapping")
         values = {}

@@ -316,7 +316,7 @@ def _parquet(path: Path) -> Iterator[Row]:
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(f"{path}, row {number}", values)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, ValueError, OSError) as error:  # also a text that is not UTF-8
         raise ListconError(f"{path}: cannot be read as Parquet after row {number} ({error}).") from error
 
 

@@ -107,6 +107,23 @@ def test_scores_without_judgements_are_refused() -> None:
         compare({"good": GOOD, "bad": BAD})
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "m is None; expected a path, a DataFrame or a list of rows"),
+        (5, "m is 5; expected a path"),
+        (pd.Series([1]), "m, row 1 is 1; expected a list of rows"),
+        (
+            pd.DataFrame([["q", ["a"], ["b"], ["c"]]], columns=["query", "positive", *["negative"] * 2]),
+            "a column twice",
+        ),
+    ],
+)
+def test_data_that_is_none_is_refused(data: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ListconError, match=message):
+        evaluate("bm25", {"m": data}, output=tmp_path)
+
+
 def test_rows_that_are_none_and_empty_paths_are_refused() -> None:
     with pytest.raises(ListconError, match="m, row 1 is 'query'; expected a list of rows"):
         evaluate("bm25", {"m": ROWS[0]})

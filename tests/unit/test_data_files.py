@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,21 @@ def test_these_files_hold_the_same_data(tmp_path: Path, name: str, content: byte
 def test_a_parquet_file_by_another_name(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.jsonl")
     assert local_task(tmp_path / "a.jsonl").revision == PLAIN
+
+
+def test_parquet_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    path, texts = tmp_path / "a.parquet", pyarrow.array([b"\xff\xfe"]).view(pyarrow.utf8())
+    lists = pyarrow.array([["a"]])
+    pyarrow.parquet.write_table(pyarrow.table({"query": texts, "positive": lists, "negative": lists}), path)
+    assert f"{path}: cannot be read as Parquet after row 0 ('utf-8' codec can't decode" in refused(path)
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays([lists, lists], ["positive", "positive"]), path)
+    assert "the column 'positive' (str) comes a second time" in refused(path)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 13):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        with suppress(ListconError):  # any other error is a traceback
+            local_task(path)
 
 
 @pytest.mark.parametrize(

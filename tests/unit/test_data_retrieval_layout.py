@@ -228,6 +228,55 @@ def test_conversations_and_instructions_are_read_as_mteb_reads_them(tmp_path: Pa
     assert local_task(tmp_path, subset="zh").has_instructions
 
 
+ROLES = [{"role": "user", "content": "你好"}]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("你好", ["月亮"], "query 'q2' is a list of texts, those before are a text"),
+        (["你好"], "月亮", "query 'q2' is a text, those before are a list of texts"),
+        (["你好"], ROLES, "query 'q2' is a list of objects with role and content, those before are a list of texts"),
+        (ROLES, [{"role": "user", "content": 7}], "text[0].content is 7 (int); expected a text"),
+        (["你好"], ["\ud800"], "text[0] holds half a surrogate pair"),
+    ],
+)
+def test_queries_of_several_forms_are_refused(tmp_path: Path, first: object, second: object, message: str) -> None:
+    write_parts(tmp_path, queries=[{"_id": "q1", "text": first}, {"_id": "q2", "text": second}])
+    assert f"queries.jsonl, line 2: {message}" in refused(tmp_path)
+
+
+def test_conversations_with_further_keys_are_read_in_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    turns = [{**ROLES[0], "at": at} for at in (1, "noon")]
+    write_parts(tmp_path, queries=[{"_id": f"q{number}", "text": [turn]} for number, turn in enumerate(turns, start=1)])
+    assert [row.query for row in local_task(tmp_path).candidate_lists()] == ["user: 你好"] * 2
+    write_parts(tmp_path, queries=[{"_id": "q1", "text": ["你好"]}])
+    assert local_task(tmp_path).queries() == {"q1": "你好"}
+    assert capfd.readouterr().err == ""
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("query", "others", "message"),
+    [
+        ("月亮", [("q1", "只要方的")], "instruction.jsonl, line 2: a second instruction for query 'q1'; expected one"),
+        (["月亮"], [], "the conversation 'q2' has no instruction"),
+    ],
+)
+def test_each_query_has_one_instruction(
+    tmp_path: Path, query: object, others: list[tuple[str, str]], message: str
+) -> None:
+    given = [("q1", "只要圆的"), *others]
+    write_parts(
+        tmp_path,
+        queries=[{"_id": name, "text": query} for name in ("q1", "q2")],
+        instruction=[{"query-id": query_id, "instruction": text} for query_id, text in given],
+    )
+    assert message in refused(tmp_path)
+
+
 @pytest.mark.parametrize("text", [[], [1], ["a", {"role": "user", "content": "b"}], [{"role": "user"}], {"a": "b"}])
 def test_what_is_neither_a_text_nor_a_conversation_is_refused(tmp_path: Path, text: object) -> None:
     for name, rows in {**PARTS, "queries": [{"_id": "q1", "text": text}]}.items():
