@@ -93,8 +93,10 @@ class Bm25(System):
         a word of the query are left out.
         """
         index = self._bm25(k1=K1, b=B, method="lucene", dtype="float64")
-        ids = list(documents)
-        index.index([self._tokens(text) for text in documents.values()], show_progress=False)
+        ids, words_of = list(documents), [self._tokens(text) for text in documents.values()]
+        if not any(words_of):
+            return {query_id: {} for query_id in queries}
+        index.index(words_of, show_progress=False)
         run = {}
         for query_id, query in queries.items():
             words = self._tokens(query)

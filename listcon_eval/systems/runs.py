@@ -17,7 +17,17 @@ from listcon_eval.systems.resolve import ModelSpec, safe_name
 
 logger = logging.getLogger(__name__)
 
+_FIRST_STAGES = "give bm25, mteb's folder of predictions, or a TREC run file"
 _MTEB_META = "mteb_model_meta"  # the key of mteb's prediction files that names the model
+
+
+def _warn_of_ranks(path: Path) -> None:
+    if has_only_ranks(path):
+        logger.warning(
+            "%s: all scores of a query are equal, so its documents are tied. Only scores are read, as in trec_eval, "
+            "and never the ranks",
+            path,
+        )
 
 
 class RunFile(System):
@@ -39,12 +49,7 @@ class RunFile(System):
         self.path = path
         self.name = f"run-file/{safe_name(path.name)}"
         self.revision = short_hash(path)
-        if has_only_ranks(path):
-            logger.warning(
-                "%s: all scores of a query are equal, so its documents are tied. Only scores are read, as in "
-                "trec_eval, and never the ranks",
-                path,
-            )
+        _warn_of_ranks(path)
 
     @classmethod
     def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
@@ -133,6 +138,8 @@ def with_first_stage(task: Task, given: str, top_k: int) -> Task:
     Raises:
         ListconError: the data or the predictions cannot be had, or the predictions are not of this task.
     """
+    if not given:
+        raise ListconError(f"--rerank is '' (empty): {_FIRST_STAGES}")
     if top_k < 1:
         raise ListconError(f"--top-k is {top_k}: give the number of documents a query to rerank, 1 or more")
     task.load()
@@ -147,7 +154,7 @@ def with_first_stage(task: Task, given: str, top_k: int) -> Task:
         if path.is_dir():
             path /= task.mteb_task.prediction_file_name
         if not path.is_file():
-            raise ListconError(f"{path}: no such file; give bm25, mteb's folder of predictions, or a TREC run file")
+            raise ListconError(f"{path}: no such file; {_FIRST_STAGES}")
         found, name = _predictions(path, task, queries, documents)
         revision = short_hash(path)
     best = {
@@ -172,6 +179,7 @@ def _predictions(
     is_json = path.suffix == ".json"
     content: Any = parse_json(str(path), "\n".join(line for _, line in text_lines(path))) if is_json else {}
     if _MTEB_META not in content:
+        _warn_of_ranks(path)
         return read_trec_run(path, dict.fromkeys(queries, documents.keys())), safe_name(path.stem)
     try:
         table, model = content[task.subset][task.split], content[_MTEB_META]["model_name"]

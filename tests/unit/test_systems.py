@@ -28,7 +28,7 @@ from listcon_eval.systems import resolve
 from listcon_eval.systems.base import KINDS, LoadOptions, RankContext, System, load_system, system_class
 from listcon_eval.systems.baselines import Bm25, Oracle, Random, characters
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
-from listcon_eval.systems.runs import RunFile
+from listcon_eval.systems.runs import RunFile, with_first_stage
 from systems import write_chat_classifier, write_cross_encoder, write_embedding
 from texts import random_list
 
@@ -320,6 +320,24 @@ def test_equal_scores_with_ranks_are_ties_and_that_is_said(
     assert all(len(set(scores)) == 1 for scores in ranked(RunFile(path), rows))
     assert "all scores of a query are equal" in caplog.text
     assert "never the ranks" in caplog.text
+    caplog.clear()
+    task = mini_task("MiniWeb")
+    ids = {row.query_id: row.doc_ids for row in task.candidate_lists()}
+    path.write_text(
+        "".join(f"{q} Q0 {own[place]} {place + 1} {score} x\n" for q, own in ids.items() for place in (0, 1))
+    )
+    with_first_stage(task, str(path), 2)  # whose order is what a reranker's gain is over
+    assert f"{path}: all scores of a query are equal" in caplog.text
+
+
+@pytest.mark.parametrize("documents", [{}, {"d": "?!", "e": " "}])
+def test_bm25_finds_nothing_where_there_is_no_word(documents: dict[str, str]) -> None:
+    assert Bm25().retrieve({"q": "问", "?": "?"}, documents, 3) == {"q": {}, "?": {}}
+
+
+def test_an_empty_name_is_no_first_stage() -> None:
+    with pytest.raises(ListconError, match="--rerank is '' "):
+        with_first_stage(mini_task("MiniWeb"), "", 2)
 
 
 def test_ids_that_do_not_fit_are_one_message(tmp_path: Path) -> None:
