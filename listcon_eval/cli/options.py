@@ -158,6 +158,8 @@ def _take_options(context: typer.Context, path: Path | None) -> Path | None:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise ListconError(f"{path}: {key!r} is no option of this command; {hint}known: {', '.join(known)}")
+        if value == "":
+            raise ListconError(f"{path}: {key} is '' (empty): give a value, or leave it out")
         if name == "workers" and type(value) is int:
             value = str(value)  # a number, or words
         kind, option = get_args(hints[known[name]])

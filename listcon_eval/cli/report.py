@@ -96,5 +96,7 @@ def _data_by_task(given: list[str]) -> dict[str | None, Path]:
         name = task if separator and not Path(text).exists() else None
         if name in found:
             raise ListconError(f"--data {text}: data of {name or 'the runs'} was given twice; give TASK=PATH for each")
+        if name is not None and not path:
+            raise ListconError(f"--data {text}: the path is '' (empty); give TASK=PATH")
         found[name] = Path(path if name is not None else text)
     return found

@@ -72,9 +72,7 @@ def local_task(
         ListconError: the data cannot be read (naming file and line), the name is not free, the claim does not hold,
             or nothing can be measured on the data.
     """
-    place = Path(path).expanduser()
-    if not place.exists():
-        raise ListconError(f"{path}: no such file or folder.")
+    place = _place(path)
     if claim is not None and name is not None:
         raise ListconError(f"Both a name ({name!r}) and a claim ({claim!r}) were given; a claim is the name.")
     given = _local_name(place, subset) if name is None else name
@@ -92,9 +90,7 @@ def read_lists(path: str | Path) -> Iterator[CandidateList]:
 
     A row that cannot be read is a ListconError that names file and line.
     """
-    place = Path(path).expanduser()
-    if not place.exists():
-        raise ListconError(f"{path}: no such file or folder.")
+    place = _place(path)
     if is_retrieval_folder(place, LOCAL_SPLIT):
         yield from local_task(path, name="local").candidate_lists()
         return
@@ -204,6 +200,15 @@ def chosen_tasks(names: str | None, data: Sequence[str] | None, *, for_first_sta
 
 def _same_name(name: str) -> ListconError:
     return ListconError(f"two data sets have the name {name}: name them apart, --data NAME=PATH or {{NAME: PATH}}")
+
+
+def _place(path: str | Path) -> Path:
+    if not str(path):  # for `Path`, the current folder
+        raise ListconError("the path of the data is '' (empty): give a file or folder.")
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ListconError(f"{path}: no such file or folder.")
+    return place
 
 
 def _measurable(task: Task) -> Task:

@@ -193,7 +193,7 @@ def test_without_hub_and_data_there_is_one_message(checkpoint_folder: Path, tmp_
         (["--model", "./nowhere"], "no checkpoint folder at ./nowhere"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--tasks", "T3Reranking"], "T2Reranking"),
-        (["--tasks", ""], "'' names no task"),
+        (["--tasks", " "], "' ' names no task"),
         (["--dtype", "exact"], "exact"),
         (["--device", "abacus"], "no device 'abacus'"),
         (["--memory", "much"], "--memory is 'much': give a size with its unit"),

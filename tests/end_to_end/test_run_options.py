@@ -93,6 +93,7 @@ def test_a_file_of_options(data: Path, tmp_path: Path) -> None:
         ("data: [a.jsonl, 3]", "data is ['a.jsonl', 3]: Input should be a valid string"),
         ("data: a.jsonl", "data is 'a.jsonl': Input should be a valid array"),
         ("dtype: float64", "dtype is 'float64': Input should be 'auto', 'float16'"),
+        ('output: ""', "output is '' (empty): give a value, or leave it out"),
         ("model:", "model is None: Input should be a valid string"),
         ("- model", "holds ['model']: expected keys with their values"),
         ("{", "cannot be read as YAML or JSON"),
@@ -106,6 +107,21 @@ def test_a_mistake_in_a_file_of_options_names_file_and_key(content: str, message
     assert message in one_line(done.stderr)
     assert done.stdout == ""
     assert "cannot be read" in listcon_eval("run", "--options", tmp_path / "none.yaml", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--data", ""), "the value after --data is '' (empty)"),
+        (("run", "--output="), "the value after --output= is '' (empty)"),
+        (("clean", ""), "the value after clean is '' (empty)"),
+        (("run", "-m", "random", "--data", "mine="), "the path of the data is '' (empty)"),
+        (("run", "-m", "random", "--data", "mine=", "--rerank", "bm25"), "the path of the data is '' (empty)"),
+        (("report", ".", "--data", "T="), "--data T=: the path is '' (empty)"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(arguments: tuple[str, ...], message: str) -> None:
+    assert message in one_line(listcon_eval(*arguments, code=2).stderr)
 
 
 def write_graded(folder: Path) -> Path:
@@ -205,7 +221,7 @@ def test_mistakes_show_before_the_work(options: tuple[str, str], message: str, d
         (("--metrics", "NumQ"), "the metric NumQ counts"),
         (("--metrics", "P@9999999"), "give 1 to 1000000"),
         (("--tasks", "MIRACLReranking[zh"), "Unknown task 'MIRACLReranking[zh'"),
-        (("-m", ""), "the model is '' (empty)"),
+        (("-m", ""), "the value after -m is '' (empty)"),
     ],
 )
 def test_what_would_have_no_effect_or_another_one_is_refused(words: tuple[str, ...], message: str) -> None:

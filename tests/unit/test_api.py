@@ -129,3 +129,5 @@ def test_rows_that_are_none_and_empty_paths_are_refused() -> None:
         evaluate("bm25", {"m": ROWS[0]})
     with pytest.raises(ListconError, match="results is '' "):
         load_results("")
+    with pytest.raises(ListconError, match="the path of the data is '' "):
+        evaluate("bm25", {"m": ""})

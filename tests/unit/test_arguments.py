@@ -24,6 +24,7 @@ from listcon_eval.systems.base import LoadOptions
         (compare, {"runs": ["a"], "against": 5}, "compare: against is 5; expected an instance of ComparedSystem or"),
         (compare, {"runs": ["a", 5]}, r"compare: runs\[1\] is 5; expected"),
         (compare, {"runs": ["a"], "measures": "cmteb:map"}, "compare: measures is 'cmteb:map'; expected a list"),
+        (evaluate, {"model": ""}, "the model is '' "),
         (evaluate, {"model": None}, "evaluate: model is None; expected a valid string or"),
         (
             evaluate,
