@@ -25,6 +25,7 @@ from listcon_eval.data.tasks import (
     DEFAULT_SUBSET,
     LOCAL_SPLIT,
     Task,
+    check_name_length,
     loaded_task,
     mini_names,
     set_data,
@@ -264,6 +265,7 @@ def _local_name(place: Path, subset: str | None) -> str:
 def _free_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ListconError(f"The task name {name!r} is not usable; expected letters, digits, '_', '-' and '.'.")
+    check_name_length(name)
     taken = mteb_compat.task_names().get(name.casefold())
     if taken is not None:
         raise ListconError(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Source = Literal["hub", "local", "local copy of official data", "packaged", "first stage"]
 LOCAL_SPLIT, DEFAULT_SUBSET = "test", "default"
+# Of the 255 bytes that a file system gives a name, a run's folder needs some 100 for settings, key and `variant`.
+_LONGEST_NAME = 150
 MINI: tuple[str, ...] = ("MiniMedicalA", "MiniMedicalB", "MiniWeb", "MiniSearch")
 
 
@@ -213,15 +215,20 @@ def reranking_of(task: Task, first_stage: FirstStage, documents: Mapping[str, st
 
     Its revision is a hash of the data's revision, the candidates and their texts, of which a revision of local data
     covers only those that its own lists hold. `documents` are the task's (`Task.documents`).
+
+    Raises:
+        ListconError: the names of task and first stage are too long together.
     """
     name, revision, top_k, run = first_stage
     candidates = {query_id: list(scores) for query_id, scores in run.items()}
     texts = {doc_id: documents[doc_id] for doc_ids in candidates.values() for doc_id in doc_ids}
     digest = hashlib.sha256(json.dumps([task.revision, task.name, top_k, run, texts]).encode()).hexdigest()
     content = f"sha256-{digest[:40]}"
+    own_name = f"{task.name}[{name}-top-{top_k}]"
+    check_name_length(own_name)
     return replace(
         task,
-        name=f"{task.name}[{name}-top-{top_k}]",
+        name=own_name,
         revision=content,
         source="first stage",
         is_official=False,
@@ -229,6 +236,15 @@ def reranking_of(task: Task, first_stage: FirstStage, documents: Mapping[str, st
         mteb_task=mteb_compat.reranking_task(task.mteb_task, task.subset, task.split, candidates, name, revision),
         first_stage=first_stage,
     )
+
+
+def check_name_length(name: str) -> None:
+    """Refuse a task name from which no folder's name can be made: that would show when all work is done."""
+    if (length := len(name.encode())) > _LONGEST_NAME:
+        raise ListconError(
+            f"The task name {name!r} has {length} bytes; expected at most {_LONGEST_NAME}: folders are named after it. "
+            "Give shorter names: --data NAME=PATH, and another file name to a first stage."
+        )
 
 
 def make_candidate_lists(

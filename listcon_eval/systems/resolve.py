@@ -27,6 +27,7 @@ _WAYS = (
     f"Give a model's folder, a hub id such as {PUBLISHED_ID}, a TREC run file, or one of {', '.join(_NAMED)}; and, "
     "if a model's files do not say what it is, --kind listconranker|embedding|cross-encoder"
 )
+_LONGEST_NAME = 200  # bytes, of the 255 that a file system gives a name; the revision is a folder of its own
 _REGISTRY_TYPES = {"dense": "embedding", "cross-encoder": "cross-encoder"}
 
 
@@ -47,7 +48,8 @@ class ModelSpec(NamedTuple):
 
 def safe_name(name: str) -> str:
     """A name that is one folder on every file system and one half of an `org/model` name."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
+    short = re.sub(r"[^\w.-]+", "-", name).encode()[:_LONGEST_NAME].decode(errors="ignore")
+    return short.strip("-.") or "model"
 
 
 def model_name(source: ModelSource) -> str:

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from listcon_eval.data import local_task
+from listcon_eval.data import FirstStage, local_task, reranking_of
 from listcon_eval.errors import ListconError
+from listcon_eval.evaluation import evaluate
+from listcon_eval.systems.base import LoadOptions
 
 ROWS = [
     {"query": "皮蛋是寒性的食物吗", "positive": ["皮蛋性凉", "是"], "negative": ["月有阴晴圆缺"]},
@@ -136,6 +138,27 @@ def test_a_file_name_becomes_a_safe_task_name(tmp_path: Path, file: str, name: s
 def test_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ListconError, match="is not usable"):
         local_task(write(tmp_path / "a.jsonl"), name=name)
+
+
+@pytest.mark.parametrize("name", ["数" * 72, "n" * 151])
+def test_a_name_too_long_for_a_folder_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ListconError, match=r"has \d+ bytes; expected at most 150.*--data NAME=PATH"):
+        local_task(write(tmp_path / f"{name}.jsonl"))
+    with pytest.raises(ListconError, match="expected at most 150"):
+        reranking_of(local_task(write(tmp_path / "a.jsonl")), FirstStage(name, "1", 2, {}), {})
+
+
+def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
+    """A task's, as a variant and with the settings of the packaged model, and a run file's."""
+    name = "数" * 50
+    path = write(tmp_path / f"{name}.jsonl")
+    for _ in range(2):
+        (first, _) = evaluate(
+            "mini", path, output=tmp_path, limit=2, options=LoadOptions(max_length=64), fresh=True
+        ).results
+    run = first.file("run.trec").rename(tmp_path / f"{'r' * 250}.trec")
+    (result,) = evaluate(run, {name: path}, output=tmp_path, limit=2).results
+    assert result.mteb == first.mteb
 
 
 def test_a_claim_leaves_no_choice_of_name(tmp_path: Path) -> None:
