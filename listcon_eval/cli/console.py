@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -19,11 +20,21 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from listcon_eval.errors import CheckFailedError, ListconError
 from listcon_eval.progress import RunProgress, no_progress
 
-CHECK_FAILED, UNUSABLE_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+CHECK_FAILED, UNUSABLE_INPUT, INTERRUPTED, CLOSED_PIPE, TERMINATED = 1, 2, 130, 141, 143
 RESUMES = "; finished work is kept: the same command resumes it"
 _SECONDS_BETWEEN_LINES = 60
 
-stderr = Console(stderr=True, highlight=False, emoji=False)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """End as SIGPIPE ends a program: the reader of what is printed has seen enough, as `head` does."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # for what is flushed at the very end
+            os.dup2(nowhere, stream.fileno())
+        sys.exit(CLOSED_PIPE)
+
+
+stderr = _Console(stderr=True, highlight=False, emoji=False)
 """Where words about the work go; results go to standard output."""
 
 
@@ -38,6 +49,8 @@ def echo(text: str = "") -> None:
     """Print a result."""
     try:
         typer.echo(text)
+    except BrokenPipeError:
+        stderr.on_broken_pipe()
     except OSError as error:
         error.filename = "standard output"
         raise
@@ -67,8 +80,11 @@ def handled_errors(at_end: str = "") -> Iterator[None]:
 
     `at_end` is said of a command that was cut short: `RESUMES`, of one that keeps finished work.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a character that the output's encoding lacks is written as an escape
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed from the start, as by `>&-`
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the rest of the process
+        elif hasattr(stream, "reconfigure"):  # a character that the output's encoding lacks is written as an escape
             stream.reconfigure(errors="backslashreplace")
     if at_end:
         signal.signal(signal.SIGTERM, _terminate)  # what was begun is tidied up, as after an interrupt
@@ -80,9 +96,6 @@ def handled_errors(at_end: str = "") -> Iterator[None]:
     except KeyboardInterrupt as error:
         note(("terminated" if isinstance(error, _Terminated) else "interrupted") + at_end)
         raise typer.Exit(TERMINATED if isinstance(error, _Terminated) else INTERRUPTED) from error
-    except BrokenPipeError as error:  # the reader of standard output has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
-        raise typer.Exit(CHECK_FAILED) from error
     except OSError as error:  # a full disk, a file that may not be read: the machine's fault, not the program's
         where = f"{error.filename}: " if error.filename else ""
         _print_error(f"{where}{error.strerror or error}{at_end}")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -295,9 +296,20 @@ def test_output_that_a_terminal_cannot_show_is_no_error(encoding: str, tmp_path:
     assert [folder.name for folder in run_folders(tmp_path)] == ["列表ä"]
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+@pytest.mark.parametrize(("closed", "other"), [("stdout", "stderr"), ("stderr", "stdout")])
+def test_a_reader_that_has_seen_enough_ends_a_command_as_sigpipe_does(closed: str, other: str, tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
-    with os.fdopen(write, "wb") as closed:
-        done = subprocess.run([COMMAND, "tasks"], stdout=closed, stderr=subprocess.PIPE, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (1, "")
+    command: list[str | Path] = [COMMAND, "run", "-m", "random", "--tasks", "MiniWeb", "--output", tmp_path]
+    with os.fdopen(write, "wb") as pipe:
+        streams: dict[str, Any] = {closed: pipe, other: subprocess.PIPE}
+        done = subprocess.run(command, **streams, text=True, timeout=300)
+    assert done.returncode == 141
+    assert "rror" not in (done.stderr or "") + (done.stdout or "")
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_a_closed_stream_is_no_error(stream: str, tmp_path: Path) -> None:
+    command = f"{COMMAND} run -m random --tasks MiniWeb --output {tmp_path} {stream}>&-"
+    cold("bash", "-c", command)
+    assert len(run_folders(tmp_path)) == 1
