@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from listcon_eval import __version__
 from listcon_eval.cli import check, clean, compare, doctor, export, report, run, show, speed, sweep, table, tasks, train
-from listcon_eval.cli.console import echo, handled_errors, help_of
+from listcon_eval.cli.console import echo, handled_errors, help_of, plain_app
 from listcon_eval.errors import ListconError
 
 
@@ -24,14 +24,7 @@ class _Verbs(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(
-    cls=_Verbs,
-    name="listcon-eval",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = plain_app(cls=_Verbs, name="listcon-eval", no_args_is_help=True)
 
 
 def _print_version(wanted: bool) -> None:

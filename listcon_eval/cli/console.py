@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,6 +37,15 @@ class _Console(Console):
 
 stderr = _Console(stderr=True, highlight=False, emoji=False)
 """Where words about the work go; results go to standard output."""
+
+
+plain_app = partial(
+    typer.Typer,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+"""An app whose help and usage errors are plain text, in which `[zh]` is no markup."""
 
 
 def help_of(command: Callable[..., object]) -> str:

@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 import typer
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import RESUMES, echo, echo_json, handled_errors, note, progress_shown, set_up_logging
+from listcon_eval.cli.console import (
+    RESUMES,
+    echo,
+    echo_json,
+    handled_errors,
+    note,
+    plain_app,
+    progress_shown,
+    set_up_logging,
+)
 from listcon_eval.data import chosen_tasks
 from listcon_eval.errors import CheckFailedError, ListconError, count_of
 from listcon_eval.records import Mode
@@ -161,7 +170,9 @@ def script(mode: Mode) -> None:
         )
 
     reproduce.__doc__ = f"Evaluate a ListConRanker checkpoint with {mode} inference, as published."
-    typer.run(reproduce)
+    app = plain_app(add_completion=False)
+    app.command()(reproduce)
+    app()
 
 
 def _print_tables(results: Sequence[Result]) -> None:

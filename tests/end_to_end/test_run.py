@@ -170,6 +170,13 @@ def test_the_reproduction_scripts(script: str, mode: str, checkpoint_folder: Pat
     check_every_number(folder / "mine")
 
 
+def test_a_reproduction_script_explains_itself_as_the_command_does() -> None:
+    told = one_line(cold(sys.executable, ROOT / "eval_listconranker.py", "-h").stdout)
+    assert "subsets or splits as in MIRACLReranking[zh]; mini" in told
+    wrong = cold(sys.executable, ROOT / "eval_listconranker.py", "--mode", "both", code=2).stderr
+    assert wrong.splitlines()[-1].startswith("Error: No such option: --mode")
+
+
 def test_json_is_one_object_on_standard_output(checkpoint_folder: Path, tmp_path: Path) -> None:
     import json
 
