@@ -59,7 +59,8 @@ def report(
 
       listcon-eval report results bm25.trec --before bm25 --plots figures
     """
-    check_extra()
+    if missing := missing_extra():
+        raise ListconError(missing)
     from listcon_eval.report.page import write_report
 
     set_up_logging(quiet)
@@ -80,12 +81,12 @@ def report(
     echo(str(output))
 
 
-def check_extra() -> None:
-    """Raise a ListconError where what a report needs is not installed."""
-    if absent := [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]:
-        raise ListconError(
-            f"a report needs {' and '.join(absent)}, which is not installed: `pip install 'listcon-eval[report]'`"
-        )
+def missing_extra() -> str | None:
+    """In words, what a report needs that is not installed; None where all of it is there."""
+    absent = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
+    if not absent:
+        return None
+    return f"a report needs {' and '.join(absent)}, which is not installed: `pip install 'listcon-eval[report]'`"
 
 
 def _data_by_task(given: list[str]) -> dict[str | None, Path]:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from listcon_eval.cli import options
 from listcon_eval.cli.console import RESUMES, handled_errors, note, set_up_logging, stderr
-from listcon_eval.cli.report import check_extra, report
+from listcon_eval.cli.report import missing_extra, report
 from listcon_eval.cli.table import table
 from listcon_eval.errors import CheckFailedError, ListconError, count_of, first_line
 
@@ -31,7 +31,8 @@ def sweep(
 
     The file names `models`, each by its name or with kind, revision and max_length, and may say tasks, data, modes,
     dtypes, device, metrics, limit, output and workers, which are as the options of `run`. A cell (a system in one dtype
-    on one task) that fails does not stop the others: exit code 1, or 2 when all failed.
+    on one task) that fails does not stop the others: exit code 1, or 2 when all failed. Without the extra `report`
+    there is no report.html.
 
     Examples:
       listcon-eval sweep sweep.yaml
@@ -53,7 +54,9 @@ def sweep(
     The same command resumes a sweep that was interrupted.
     """
     set_up_logging(quiet)
-    check_extra()
+    without_page = missing_extra()
+    if without_page and not quiet:
+        note(f"no report.html will be written: {without_page}")
     from listcon_eval.results.store import results_folder
     from listcon_eval.sweep import cells_of, outcomes, read_sweep
 
@@ -74,7 +77,8 @@ def sweep(
         raise ListconError("\n".join([what, *told]))
     try:
         table(results_folder(Path(plan.output)))
-        report([results_folder(Path(plan.output))], output=Path(plan.output) / "report.html", quiet=True)
+        if not without_page:
+            report([results_folder(Path(plan.output))], output=Path(plan.output) / "report.html", quiet=True)
     finally:  # also where an older run in the folder keeps these from ending well
         if failed:
             raise CheckFailedError("\n".join([what, *told]))

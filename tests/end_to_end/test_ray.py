@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from command import cold, listcon_eval, one_line
+from listcon_eval.cli import report
 from listcon_eval.data import local_task
 from listcon_eval.errors import ListconError
 from listcon_eval.evaluation import evaluate
@@ -176,6 +177,19 @@ def test_a_sweep_shows_failed_cells_and_skips_finished_ones(checkpoint_folder: P
     again = listcon_eval("sweep", plan, "--workers", "1", code=1)  # cells may be finished by either
     assert again.stderr.count("finished before") == 12
     assert again.stdout == first.stdout
+
+
+def test_a_sweep_without_the_extra_for_a_page_says_so_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "find_spec", lambda name: None if name == "matplotlib" else object())
+    content = f"models: [bm25]\ntasks: [MiniWeb]\nmetrics: [AP]\noutput: {tmp_path}"
+    (tmp_path / "sweep.yaml").write_text(content, encoding="utf-8")
+    done = listcon_eval("sweep", tmp_path / "sweep.yaml")
+    first, *_ = done.stderr.splitlines()
+    assert first.startswith("no report.html will be written: a report needs matplotlib")
+    assert "pip install 'listcon-eval[report]'" in first
+    assert "BM25 (characters)" in done.stdout
+    assert not (tmp_path / "report.html").exists()
+    assert listcon_eval("sweep", tmp_path / "sweep.yaml", "--quiet").stderr == ""
 
 
 @pytest.mark.parametrize(
