@@ -138,6 +138,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no n
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
 
+_SEPARATORS = {"tasks": ",", "metrics": " "}
+"""What separates the names of an option that is several in one text; in a file of options they may be a list."""
+
+
 @handled_errors()
 def _take_options(context: typer.Context, path: Path | None) -> Path | None:
     """Make the options of a file the defaults of a command.
@@ -162,6 +166,8 @@ def _take_options(context: typer.Context, path: Path | None) -> Path | None:
             raise ListconError(f"{path}: {key} is '' (empty): give a value, or leave it out")
         if name == "workers" and type(value) is int:
             value = str(value)  # a number, or words
+        if name in _SEPARATORS and isinstance(value, list) and all(isinstance(item, str) for item in value):
+            value = _SEPARATORS[name].join(value)
         kind, option = get_args(hints[known[name]])
         bounded: Any = Annotated[kind, Field(ge=option.min)]
         try:

@@ -80,9 +80,19 @@ def test_a_file_of_options(data: Path, tmp_path: Path) -> None:
     assert "leave out --max-length" in one_line(refused.stderr)
 
 
+def test_several_names_in_a_file_may_be_a_list(tmp_path: Path) -> None:
+    for content in ("tasks: [MiniWeb, MiniSearch]\nmetrics: [AP, R@5]", "tasks: MiniWeb,MiniSearch\nmetrics: AP R@5"):
+        (tmp_path / "run.yaml").write_text(f"model: random\n{content}\n", encoding="utf-8")
+        listcon_eval("run", "--options", tmp_path / "run.yaml", "--output", tmp_path)
+    folders = run_folders(tmp_path)
+    assert [folder.name for folder in folders] == ["MiniSearch", "MiniWeb"]  # the second run found them finished
+    assert all({*read_json(folder / "metrics.json")["ir_measures"]} == {"AP", "R@5"} for folder in folders)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("metrics: [AP, 3]", "metrics is ['AP', 3]: Input should be a valid string"),
         ("max-lenght: 3", "'max-lenght' is no option of this command; did you mean max-length? known: model, kind"),
         ("options: other.yaml", "'options' is no option"),
         ("limit: many", "limit is 'many': Input should be a valid integer"),
