@@ -121,10 +121,10 @@ def load_result(folder: Path, task: str) -> Result:
 
 
 class Results(list[Result]):
-    """Results, as a list of typed records and as DataFrames. All metrics are from 0 to 1."""
+    """Results, as a list of typed records and as DataFrames. Metrics are from 0 to 1, p-MRR from -1."""
 
     def frame(self) -> "pd.DataFrame":
-        """A row a result: what was measured, and a column a mean, such as `cmteb:map` and `mteb:ndcg_at_10`."""
+        """A row a result: what was measured, and a column a mean: `cmteb:map`, `mteb:p-MRR`, `ir_measures:nDCG@10`."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -134,8 +134,12 @@ class Results(list[Result]):
                     "model": result.model,
                     "model_revision": result.model_revision,
                     "queries": result.queries,
-                    **{f"cmteb:{name}": value for name, value in result.cmteb.items()},
-                    **{f"mteb:{name}": value for name, value in result.mteb.items()},
+                    **{
+                        f"{protocol}:{name}": value
+                        for protocol in PROTOCOLS
+                        for name, value in result.means(protocol).items()
+                    },
+                    **{f"mteb:{name}": value for name, value in result.task_scores.items()},
                 }
                 for result in self
             ]

@@ -56,6 +56,14 @@ def test_results_are_frames(tmp_path: Path) -> None:
     assert means["mteb:map_at_1000"].tolist() == pytest.approx(frame["mteb:map_at_1000"].tolist(), abs=1e-5)
 
 
+def test_a_frame_has_the_metrics_that_were_asked_for(tmp_path: Path) -> None:
+    evaluate("random", {"plain": ROWS}, output=tmp_path)
+    results = evaluate("random", {"mine": ROWS}, output=tmp_path, metrics="RR@10 AP").results
+    columns = ["ir_measures:RR@10", "ir_measures:AP"]
+    assert results.frame()[columns].iloc[0].tolist() == list(results[0].ir_measures.values())
+    assert load_results(tmp_path).frame()[columns].isna().all(axis=1).tolist() == [False, True]
+
+
 def test_scores_in_memory_are_compared(tmp_path: Path) -> None:
     from_dicts = compare({"good": GOOD, "bad": BAD}, qrels=QRELS)
     from_frames = compare(

@@ -111,10 +111,12 @@ def test_graded_judgements_and_another_main_score(hub: Path, tmp_path: Path) -> 
 
 def test_instructions_reach_systems_that_read(hub: Path, tmp_path: Path) -> None:
     snapshot = fill(hub, "mFollowIR")
-    (result,) = evaluate(Bm25(), "mFollowIR[zho]", output=tmp_path).results
+    results = evaluate(Bm25(), "mFollowIR[zho]", output=tmp_path).results
+    (result,) = results
     expected = by_mteb(Bm25(), "pointwise", snapshot, "mFollowIR", "zho")
     assert result.task_scores == {"p-MRR": pytest.approx(expected["p-MRR"])}
     assert result.task_scores["p-MRR"] != 0  # the same queries with other instructions are ranked otherwise
+    assert results.frame()["mteb:p-MRR"].tolist() == [result.task_scores["p-MRR"]]
     check_as_mteb(result, expected)
     assert "part of the query" in read_provenance(result).observed["instructions"]
     (ignoring,) = evaluate(Random(), "mFollowIR[zho]", output=tmp_path).results
