@@ -374,7 +374,7 @@ def _signature_lines(shown: Table) -> Iterator[str]:
         yield f"The signatures differ in {', '.join(differing)}:"
         for who, own in fields.items():
             yield one_line(f"  {who}: {', '.join(f'{name} {own[name]}' for name in differing if name in own)}")
-    yield "Full signatures: --format markdown or --json, and metrics.json of each run."
+    yield "Full signatures: `listcon-eval table` with --format markdown or --json, and metrics.json of each run."
 
 
 def as_csv(tables: Sequence[Table]) -> str:
