@@ -14,7 +14,7 @@ from listcon_eval.files import check_replaceable, write_text
 @handled_errors()
 def check(
     baseline: Annotated[Path, typer.Option(help="A baseline file (see --update), or a folder with runs in it.")],
-    current: Annotated[Path, typer.Option(help="The runs to check: a folder with runs in it.")] = Path("results"),
+    current: Annotated[Path, typer.Option(help="The runs to check: a folder of one system's runs.")] = Path("results"),
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,9 +39,9 @@ def check(
     device or version is compared and named. A rise beyond the tolerance is reported too.
 
     Examples:
-      listcon-eval check --baseline results/baseline.json --update        # once
+      listcon-eval check --baseline baseline.json --current gate --update        # once
 
-      listcon-eval check --baseline results/baseline.json --junit gate.xml
+      listcon-eval check --baseline baseline.json --current gate --junit gate.xml
 
       listcon-eval check --baseline yesterday/results --current today/results --significant --format markdown
     """

@@ -38,7 +38,7 @@ def compare(
         typer.Option(
             help="cmteb:map, mteb:ndcg_at_10, nDCG@10 (of `run --metrics`), ...; repeatable; the first decides which "
             "queries changed.",
-            show_default="cmteb:map, cmteb:mrr_10, mteb:map_at_1000, mteb:mrr_at_10",
+            show_default="cmteb:map, cmteb:mrr_10, mteb:map_at_1000, mteb:mrr_at_10, the task's main score",
         ),
     ] = None,
     with_bounds: Annotated[

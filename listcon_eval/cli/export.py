@@ -14,7 +14,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Files to publish: for mteb's leaderboard, for a model card, a checkpoint made small."
 )
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders, or folders with runs in them.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Folders with runs, all of one system.")]
 
 
 @handled_errors()
@@ -41,7 +41,7 @@ def leaderboard(
     If a run may not be submitted, one error gives every reason and nothing is written.
 
     Examples:
-      listcon-eval export leaderboard results --output submission
+      listcon-eval export leaderboard results/org__model --output submission
 
       listcon-eval export leaderboard results/org__model --output submission --trained-on T2Reranking,MMarcoReranking
     """
@@ -64,14 +64,14 @@ def model_card(
         ),
     ] = None,
 ) -> None:
-    """Write a model card's `model-index`: map, mrr_1, mrr_5, mrr_10 in percent, for every official task.
+    """Write a model card's `model-index`: map, mrr_1, mrr_5, mrr_10 in percent, of the card's four tasks.
 
     In a README a table between `<!-- listcon-eval table -->` and `<!-- end -->` is replaced as well.
 
     Examples:
-      listcon-eval export model-card results
+      listcon-eval export model-card results/org__model
 
-      listcon-eval export model-card results --readme ./my-model/README.md
+      listcon-eval export model-card results/org__model --readme ./my-model/README.md
     """
     from listcon_eval.publish.model_card import model_card_front_matter, update_model_card
 
@@ -94,7 +94,7 @@ def quantised(
     Only this package loads it. It is another model, with slightly different scores.
 
     Examples:
-      listcon-eval export quantised ./trained/best --output ./small
+      listcon-eval export quantised ./trained/model --output ./small
     """
     from listcon_eval.files import check_writable
     from listcon_eval.model import load_checkpoint, save_quantised

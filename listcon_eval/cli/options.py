@@ -29,8 +29,8 @@ Tasks = Annotated[
 Data = Annotated[
     list[str] | None,
     typer.Option(
-        help="Local data, as PATH or NAME=PATH; repeatable. JSONL, gzipped JSONL or Parquet with query, positive, "
-        "negative; or a folder in mteb's retrieval layout, with [SUBSET] after it if it has several."
+        help="Local data, as PATH or NAME=PATH; repeatable. JSONL, gzipped JSONL, a JSON array or Parquet with "
+        "query, positive, negative; or a folder in mteb's retrieval layout, with [SUBSET] after it if it has several."
     ),
 ]
 Rerank = Annotated[
@@ -122,7 +122,7 @@ Limit = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="A trial on the first queries of each task: under another name, and no result to export or compare with.",
+        help="A trial on the first queries of each task: under another name, refused by exports and baselines.",
         show_default="all queries",
     ),
 ]

@@ -57,7 +57,7 @@ def report(
     Examples:
       listcon-eval report results -o report.html
 
-      listcon-eval report results bm25.trec --before bm25 --plots figures
+      listcon-eval report results/.../experiments/RUN bm25.trec --before bm25 --plots figures
     """
     if missing := missing_extra():
         raise ListconError(missing)

@@ -41,7 +41,7 @@ def speed(
     ] = None,
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="Lists from a JSONL file of query, positive, negative instead; repeatable."),
+        typer.Option(help="Lists of any local data that `run --data` reads instead; repeatable."),
     ] = None,
     mode: Annotated[Mode, typer.Option(help="The inference mode.")] = "iterative",
     dtype: options.DType = "auto",

@@ -82,7 +82,8 @@ class DataArguments:
     oversample: list[str] = _words("PREFIX=TIMES: use lists whose query id starts with PREFIX that often in an epoch.")
     max_length: int = _option(512, "Tokens to which a text is cut.")
     pooled_cache: str | None = _option(
-        None, "Folder for the outputs of a frozen encoder (default: one in the user's cache); later runs can use it."
+        None,
+        "Folder for a frozen encoder's outputs, which later runs can use (default: listcon-eval/pooled in HF_HOME).",
     )
 
 

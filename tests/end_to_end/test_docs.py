@@ -1,5 +1,6 @@
 """The documentation does what it says: outputs are what commands print now, and commands that are not run are ones."""
 
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,24 @@ def test_commands_that_are_not_run_have_options_that_exist(path: Path) -> None:
             assert found is not None, name
             command = found
         command.make_context("listcon-eval", list(left), parent=context)  # an unknown option raises
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_files_that_a_page_names_are_there(path: Path) -> None:
+    root = docs_outputs.ROOT
+    folders = [root / name for name in ("listcon_eval", "scripts", "tests")]
+    files = [*root.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))]
+    for name in re.findall(r"`([\w/]+\.py)`", path.read_text(encoding="utf-8")):
+        assert any(str(file).endswith(f"/{name}") for file in files), name
+
+
+def test_every_verb_is_on_the_page_of_options() -> None:
+    page = (docs_outputs.ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    commands = get_command(app)
+    assert isinstance(commands, TyperGroup)
+    for verb, own in commands.commands.items():
+        verbs = [f"{verb} {part}" for part in own.commands] if isinstance(own, TyperGroup) else [verb]
+        assert all(f"$ listcon-eval {found} --help\n" in page for found in verbs), verb
 
 
 def test_every_field_of_the_result_files_is_described() -> None:
