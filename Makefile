@@ -85,7 +85,7 @@ $(VENV)/.docs: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
-# Runs every command and example of the documentation, and writes what they print into it.
+# Runs the `console` and `python` blocks of the documentation, and writes what they print into it.
 docs-outputs: setup
 	$(BIN)/python scripts/docs_outputs.py
 
