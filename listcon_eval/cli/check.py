@@ -58,8 +58,8 @@ def check(
     if junit is not None:
         check_replaceable(junit, "<?xml", "a JUnit report")
     tolerances = gate.parse_tolerances(tolerance or ())
-    today = baseline_of(current)
     if update:
+        today = baseline_of(current)
         write_baseline(today, baseline)
         note(f"{count_of(len(today.runs), 'run')} written to the baseline:")
         if as_json:
@@ -67,7 +67,8 @@ def check(
         else:
             echo(str(baseline))
         return
-    verdict = gate.check(read_baseline(baseline), today, tolerances, significant=significant)
+    before = read_baseline(baseline)
+    verdict = gate.check(before, baseline_of(current, before.measures), tolerances, significant=significant)
     if junit is not None:
         write_text(junit, gate.as_junit(verdict))
     if as_json:

@@ -31,7 +31,7 @@ from listcon_eval.comparison.systems import (
     read_systems,
 )
 from listcon_eval.errors import ListconError, count_of
-from listcon_eval.metrics import Measure
+from listcon_eval.metrics import Measure, metrics_of
 
 if TYPE_CHECKING:
     from listcon_eval.results import RankedQuery
@@ -78,7 +78,8 @@ def compare(
             have, runs of different queries or data, or too few resamples for anything to be significant.
     """
     given = [runs] if isinstance(runs, str | Path) else runs
-    systems, base = _read(given, against, Path(qrels) if isinstance(qrels, str) else qrels)
+    wanted = list(dict.fromkeys(m if isinstance(m, Measure) else Measure.parse(m) for m in measures))
+    systems, base = _read(given, against, Path(qrels) if isinstance(qrels, str) else qrels, metrics_of(wanted))
     if not 2 <= len(systems) <= MAX_SYSTEMS:
         names = "; ".join(system.label for system in systems) or "none"
         raise ListconError(f"systems to compare: {len(systems)} ({names}); give 2 to {MAX_SYSTEMS} different ones")
@@ -93,7 +94,6 @@ def compare(
     if not shared:
         has = "; ".join(f"{system.label}: {', '.join(system.tasks)}" for system in systems)
         raise ListconError(f"no two systems have a task in common ({has}): give runs of the same tasks")
-    wanted = list(dict.fromkeys(m if isinstance(m, Measure) else Measure.parse(m) for m in measures))
     labels = {letter: system.label for letter, system in lettered.items()}
     tasks = []
     for name, own in shared.items():
@@ -122,17 +122,18 @@ def _read(
     runs: Sequence[ComparedSystem | str | Path] | Mapping[str, Any],
     against: ComparedSystem | str | Path | None,
     qrels: Path | Mapping[str, Any] | pd.DataFrame | None,
+    metrics: Sequence[str],
 ) -> tuple[list[ComparedSystem], str | None]:
     """The systems, and the letter of the one to test against."""
     if against == "":
         raise ListconError("the system to test against is '' (empty): give a path or a part of a name, or leave it out")
     if isinstance(runs, Mapping):
-        runs = named_systems(runs, qrels)
+        runs = named_systems(runs, qrels, metrics)
     paths = [Path(run) for run in runs if not isinstance(run, ComparedSystem)]
     is_path = isinstance(against, Path) or (isinstance(against, str) and Path(against).exists())
     if is_path:
         paths.insert(0, Path(str(against)))
-    systems = [*read_systems(paths, qrels), *(run for run in runs if isinstance(run, ComparedSystem))]
+    systems = [*read_systems(paths, qrels, metrics), *(run for run in runs if isinstance(run, ComparedSystem))]
     if is_path and paths[0].is_dir() and len(own := read_systems(paths[:1])) != 1:
         labels = "; ".join(system.label for system in own)
         raise ListconError(f"{against} holds {len(own)} systems ({labels}): name the one to test against")
@@ -150,8 +151,7 @@ def check_comparable(task: str, runs: Mapping[str, TaskRun]) -> None:
     if len(revisions) > 1:
         seen = "; ".join(f"{label}: {revision}" for revision, label in revisions.items())
         raise ListconError(
-            f"{task}: the runs were made on different revisions of the data ({seen}): run one of them again on the "
-            "other's data"
+            f"{task}: the runs were made on different revisions of the data ({seen}): run one of them again on the other's data"
         )
     (first, queries), *others = [(label, {*run.query_ids}) for label, run in runs.items()]
     for label, own in others:

@@ -53,7 +53,7 @@ class ComparedSystem:
 
 
 def named_systems(
-    runs: "Mapping[str, str | Path | IdTable]", qrels: "Path | IdTable | None" = None
+    runs: "Mapping[str, str | Path | IdTable]", qrels: "Path | IdTable | None" = None, metrics: Sequence[str] = ()
 ) -> list[ComparedSystem]:
     """Systems under names of one's own: paths as `read_systems` takes them, or scores in memory.
 
@@ -61,7 +61,8 @@ def named_systems(
         ListconError: as `read_systems`, or a path holds several systems.
     """
     given = {name: Path(run) if isinstance(run, (str, Path)) else run for name, run in runs.items()}
-    read = {name: read_systems([run]) for name, run in given.items() if isinstance(run, Path) and not run.is_file()}
+    folders = {name: run for name, run in given.items() if isinstance(run, Path) and not run.is_file()}
+    read = {name: read_systems([run], metrics=metrics) for name, run in folders.items()}
     results = [run.result for own in read.values() for system in own for run in system.tasks.values() if run.result]
     found = []
     for name, run in given.items():
@@ -77,19 +78,22 @@ def named_systems(
     return found
 
 
-def read_systems(paths: Sequence[Path], qrels: "Path | IdTable | None" = None) -> list[ComparedSystem]:
+def read_systems(
+    paths: Sequence[Path], qrels: "Path | IdTable | None" = None, metrics: Sequence[str] = ()
+) -> list[ComparedSystem]:
     """Read what is to be compared, in the order given.
 
     Args:
         paths: folders of runs, or with runs in them, where every model, mode and dtype is a system; TREC run files.
             What is given twice is read once.
         qrels: the judgements for TREC run files; by default a `qrels.trec` beside the file, or the compared runs' own.
+        metrics: those of ir_measures that are to be compared.
 
     Raises:
         ListconError: something cannot be read, or the judgements of a TREC run are missing or not the runs' own.
     """
     once = list({path.resolve(): path for path in paths}.values())
-    by_path = {path: [] if path.is_file() else load_results(path) for path in once}
+    by_path = {path: [] if path.is_file() else load_results(path, metrics) for path in once}
     if qrels is not None and by_path and all(by_path.values()):
         raise ListconError(f"--qrels {qrels} is for TREC run files, and none was given: leave it out")
     results = [result for own in by_path.values() for result in own]

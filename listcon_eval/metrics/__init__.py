@@ -1,6 +1,7 @@
 """From scores to numbers, in the two protocols that every run is reported in; here the names of the measures."""
 
 import difflib
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -46,6 +47,11 @@ class Measure:
         near = difflib.get_close_matches(text, names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ListconError(f"Unknown measure {text!r}.{hint} Known: {', '.join(names)}, mteb:{MAIN}; AP, nDCG@10, ...")
+
+
+def metrics_of(measures: Iterable[Measure]) -> list[str]:
+    """The metrics among measures that a run has only when it was asked for them, by ir_measures' names."""
+    return [measure.name for measure in measures if measure.protocol == "ir_measures"]
 
 
 CMTEB_MEASURES = tuple(Measure("cmteb", name) for name in ("map", "mrr_1", "mrr_5", "mrr_10"))

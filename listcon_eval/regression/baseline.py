@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from listcon_eval.errors import ListconError
 from listcon_eval.files import check_replaceable, write_text
+from listcon_eval.metrics import Measure, metrics_of
 from listcon_eval.results import Result, Signature, load_results, read_per_query
 from listcon_eval.results.records import Record, read_record
 
@@ -81,10 +82,16 @@ class Baseline:
     path: Path  # where they were read from
     runs: tuple[BaselineRun, ...]
 
+    @property
+    def measures(self) -> list[str]:
+        """The measures that a run or more of them has."""
+        return list(dict.fromkeys(measure for run in self.runs for measure in run.values))
 
-def baseline_of(folder: Path) -> Baseline:
-    """The runs in a folder as a baseline."""
-    return Baseline(folder, tuple(_run_of(result) for result in load_results(folder)))
+
+def baseline_of(folder: Path, measures: Iterable[str] = ()) -> Baseline:
+    """The runs in a folder as a baseline; which of several is said by the measures that are wanted (`load_results`)."""
+    metrics = metrics_of(map(Measure.parse, measures))
+    return Baseline(folder, tuple(_run_of(result) for result in load_results(folder, metrics)))
 
 
 def _run_of(result: Result) -> BaselineRun:

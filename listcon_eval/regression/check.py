@@ -133,9 +133,8 @@ def check(
         ListconError: a tolerance is of a measure that the baseline does not have.
     """
     tolerances = tolerances or parse_tolerances(())
-    known_measures = dict.fromkeys(measure for run in baseline.runs for measure in run.values)
-    if idle := [measure for measure in tolerances if measure and measure not in known_measures]:
-        raise ListconError(f"--tolerance {idle[0]}: {baseline.path} has {', '.join(known_measures)} alone")
+    if idle := [measure for measure in tolerances if measure and measure not in baseline.measures]:
+        raise ListconError(f"--tolerance {idle[0]}: {baseline.path} has {', '.join(baseline.measures)} alone")
     changes: list[MetricChange] = []
     not_comparable: dict[RunKey, str] = {}
     signatures: dict[RunKey, tuple[Signature, Signature]] = {}

@@ -20,7 +20,7 @@ from pydantic import Field, PlainSerializer
 from listcon_eval.data import CARD_TASKS
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.files import write_text
-from listcon_eval.metrics import CARD_MAP, MAIN, Measure
+from listcon_eval.metrics import CARD_MAP, MAIN, Measure, metrics_of
 from listcon_eval.results import Result, Signature, load_results
 from listcon_eval.results.records import FirstStageRecord, Record
 from listcon_eval.results.store import run_folders
@@ -200,7 +200,7 @@ def read_tables(folder: Path, measure: str, *, with_published: bool = False) -> 
     if with_published and not published_rows(wanted):
         raise ListconError(f"nothing is published by {wanted}: leave --published out, or choose another --measure")
     is_empty = not folder.is_dir() or next(run_folders(folder), None) is None
-    results = [] if with_published and is_empty else load_results(folder)
+    results = [] if with_published and is_empty else load_results(folder, metrics_of([wanted]))
     tables = comparison_tables(results, measure=wanted, with_published=with_published)
     if not tables:
         raise ListconError(

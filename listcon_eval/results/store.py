@@ -18,7 +18,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,11 +168,12 @@ def _identity(result: Result) -> dict[str, Any]:
 
 
 @checked
-def load_results(path: str | Path) -> Results:
+def load_results(path: str | Path, metrics: Sequence[str] = ()) -> Results:
     """The results in a folder: a run's, an output folder's, or any folder above runs.
 
-    Of several runs of one system, with the same settings, on the same data, the one that was finished last is taken; a
-    warning says so. `listcon-eval clean` removes the others.
+    Of several runs of one system, with the same settings, on the same data, the one that was finished last is taken; of
+    those that have most of the `metrics`, by ir_measures' names, where some are asked for. A warning says when there
+    are runs that a later one replaces, with all that they measured; `listcon-eval clean` removes them.
 
     Raises:
         ListconError: no such folder, no run in it, or a run's files are not as they were written.
@@ -184,14 +185,15 @@ def load_results(path: str | Path) -> Results:
     found = [load_result(folder, task) for folder, task in run_folders(root)]
     if not found:
         raise ListconError(f"no runs in {path}: `listcon-eval run --output {path}` writes them")
-    kept = _newest(found)
-    if older := len(found) - len(kept):
+    if older := len(_replaced(found)):
         logger.warning(
             "%s: left out %s of the same system on the same data; `listcon-eval clean` removes what is older",
             path,
             count_of(older, "older run"),
         )
-    return kept
+    taken = [max(reversed(own), key=lambda run: len(run.ir_measures.keys() & {*metrics})) for own in _repeats(found)]
+    folders = {result.folder for result in taken}
+    return Results(result for result in found if result.folder in folders)
 
 
 def check_folder(path: Path) -> None:
@@ -201,14 +203,22 @@ def check_folder(path: Path) -> None:
         raise ListconError(f"no such folder: {path} {what}; give a run's folder, or one with runs in it")
 
 
-def _newest(results: Sequence[Result]) -> Results:
-    """Of the runs of one system on the same data, the one that was finished last."""
+def _repeats(results: Sequence[Result]) -> Collection[Sequence[Result]]:
+    """The runs of one system on the same data together, in the order in which they were finished."""
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for result in sorted(results, key=lambda result: result.finished):
+        groups.setdefault((result.system_key, result.task, result.data_revision), []).append(result)
+    return groups.values()
 
-    def key(result: Result) -> tuple[object, ...]:
-        return result.system_key, result.task, result.data_revision
 
-    newest = {key(result): result for result in sorted(results, key=lambda result: result.finished)}
-    return Results(result for result in results if newest[key(result)] is result)
+def _replaced(results: Sequence[Result]) -> list[Result]:
+    """The runs all of whose metrics a later run of the same system on the same data has too."""
+    return [
+        old
+        for own in _repeats(results)
+        for place, old in enumerate(own)
+        if any(old.ir_measures.keys() <= new.ir_measures.keys() for new in own[place + 1 :])
+    ]
 
 
 def run_folders(root: Path) -> Iterator[tuple[Path, str]]:
@@ -226,9 +236,7 @@ def run_folders(root: Path) -> Iterator[tuple[Path, str]]:
 
 def superseded(root: Path) -> list[Path]:
     """Folders to `remove`: older runs of what was run again, and chunks of interrupted runs."""
-    runs = [load_result(folder, task) for folder, task in run_folders(root)]
-    needed = {result.folder for result in _newest(runs)}
-    older = [result.folder for result in runs if result.folder not in needed]
+    older = sorted(result.folder for result in _replaced([load_result(*place) for place in run_folders(root)]))
     work = [folder for parent in root.rglob(WORK) for folder in sorted(parent.iterdir()) if folder.is_dir()]
     return older + [folder for folder in work if not is_locked(folder)]
 

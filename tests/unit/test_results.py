@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from listcon_eval import compare, evaluate
 from listcon_eval.data import local_task, mini_task
 from listcon_eval.errors import ListconError
+from listcon_eval.regression.baseline import baseline_of
+from listcon_eval.report.table import read_tables
 from listcon_eval.results import environment, load_results, read_per_query, read_provenance, read_rankings
 from listcon_eval.results.chunk_cache import remove, run_lock
 from listcon_eval.results.records import METRICS, PER_QUERY, PROVENANCE, Result, Signature, read_record
@@ -130,6 +133,25 @@ def test_of_several_keys_the_newest_counts_and_the_others_can_be_removed(
     remove(old.folder)
     assert superseded(output) == []
     assert not old.folder.exists()
+
+
+def test_a_run_is_replaced_by_one_with_all_its_metrics_and_what_is_asked_for_decides(tmp_path: Path) -> None:
+    def run(*metrics: str) -> Path:
+        return evaluate("bm25", "MiniMedicalB", metrics=metrics, output=tmp_path).results[0].folder
+
+    with_ndcg, plain = run("nDCG@5"), run()
+    assert run("nDCG@5") == with_ndcg  # finished before
+    assert superseded(tmp_path) == []
+    for metrics, taken in (((), plain), (["nDCG@5"], with_ndcg), (["AP@5", "nDCG@5"], with_ndcg), (["AP@5"], plain)):
+        assert [result.folder for result in load_results(tmp_path, metrics)] == [taken]
+    evaluate("random", "MiniMedicalB", metrics=["nDCG@5"], output=tmp_path)
+    (shown,) = read_tables(tmp_path, "nDCG@5")
+    assert [row.model for row in shown.rows] == ["BM25 (characters)", "random order"]
+    assert compare(tmp_path, ["cmteb:map", "nDCG@5"], with_bounds=True).tasks[0].pairs
+    measures = ["ir_measures:nDCG@5"]
+    assert all({*measures} <= baseline.values.keys() for baseline in baseline_of(tmp_path, measures).runs)
+    run("AP@5", "nDCG@5")
+    assert superseded(tmp_path) == sorted([with_ndcg, plain])
 
 
 def test_chunks_of_an_interrupted_run_are_superseded_unless_it_runs(output: Path) -> None:
