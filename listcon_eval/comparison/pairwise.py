@@ -151,7 +151,7 @@ def check_comparable(task: str, runs: Mapping[str, TaskRun]) -> None:
     if len(revisions) > 1:
         seen = "; ".join(f"{label}: {revision}" for revision, label in revisions.items())
         raise ListconError(
-            f"{task}: the runs were made on different revisions of the data ({seen}): run one of them again on the other's data"
+            f"{task}: the runs were made on different revisions of the data ({seen}): run all of these systems on one"
         )
     (first, queries), *others = [(label, {*run.query_ids}) for label, run in runs.items()]
     for label, own in others:

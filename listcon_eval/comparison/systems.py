@@ -1,8 +1,10 @@
 """What is compared: results of this package, found in folders, and TREC run files of other tools."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,8 @@ from listcon_eval.results.store import key_of
 
 if TYPE_CHECKING:
     from listcon_eval.data.trec import IdTable
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,20 +65,19 @@ def named_systems(
         ListconError: as `read_systems`, or a path holds several systems.
     """
     given = {name: Path(run) if isinstance(run, (str, Path)) else run for name, run in runs.items()}
-    folders = {name: run for name, run in given.items() if isinstance(run, Path) and not run.is_file()}
-    read = {name: read_systems([run], metrics=metrics) for name, run in folders.items()}
-    results = [run.result for own in read.values() for system in own for run in system.tasks.values() if run.result]
+    folders = {run for run in given.values() if isinstance(run, Path) and not run.is_file()}
+    by_folder = _systems_in({folder: load_results(folder, metrics) for folder in folders})
+    results = [result for own in by_folder.values() for system in own for result in system.values()]
     found = []
     for name, run in given.items():
-        own = read.get(name)
-        if own is None:
+        if not isinstance(run, Path) or run not in by_folder:
             scored = _scored_run(name, run, qrels, results)
             found.append(ComparedSystem(name, {scored.task: scored}))
-        elif len(own) == 1:
-            found.append(replace(own[0], label=name))
+        elif len(own := by_folder[run]) == 1:
+            found.append(_compared(name, own[0]))
         else:
-            labels = "; ".join(system.label for system in own)
-            raise ListconError(f"{name}: {run} holds {len(own)} systems ({labels}): give the folder of one of them")
+            names = "; ".join(system.label for system in read_systems([run]))
+            raise ListconError(f"{name}: {run} holds {len(own)} systems ({names}): give the folder of one of them")
     return found
 
 
@@ -82,6 +85,8 @@ def read_systems(
     paths: Sequence[Path], qrels: "Path | IdTable | None" = None, metrics: Sequence[str] = ()
 ) -> list[ComparedSystem]:
     """Read what is to be compared, in the order given.
+
+    Of several revisions of a task's data the newest that all systems with runs of the task have is compared.
 
     Args:
         paths: folders of runs, or with runs in them, where every model, mode and dtype is a system; TREC run files.
@@ -93,43 +98,92 @@ def read_systems(
         ListconError: something cannot be read, or the judgements of a TREC run are missing or not the runs' own.
     """
     once = list({path.resolve(): path for path in paths}.values())
-    by_path = {path: [] if path.is_file() else load_results(path, metrics) for path in once}
-    if qrels is not None and by_path and all(by_path.values()):
-        raise ListconError(f"--qrels {qrels} is for TREC run files, and none was given: leave it out")
-    results = [result for own in by_path.values() for result in own]
-    found: list[tuple[list[str], dict[str, TaskRun], bool]] = []  # names from the shortest, runs, is_bound
+    by_folder: dict[Path, list[Result]] = {}
     seen: set[Path] = set()
-    for path, own in by_path.items():
-        if path.is_file():
-            run = _scored_run(str(path), path, qrels, results)
-            found.append(([path.stem, f"{path.stem} ({path})"], {run.task: run}, False))
-            continue
-        groups: dict[tuple[object, ...], list[Result]] = {}
-        for result in own:
-            if result.folder.resolve() not in seen:
-                groups.setdefault((*result.system_key, result.folder.parent), []).append(result)
-        for group in groups.values():
-            # Of several revisions of one task's data the one that was run last is compared.
-            newest = {result.task: result for result in sorted(group, key=lambda result: result.finished)}
-            runs = {
-                run.task: TaskRun(
-                    task=run.task,
-                    data_revision=run.data_revision,
-                    signature=run.signature,
-                    values=read_per_query(run),
-                    load_rankings=partial(read_rankings, run),
-                    result=run,
-                )
-                for run in group
-                if newest[run.task] is run
-            }
-            found.append((_names(group[0], path), runs, group[0].kind in ("random", "oracle")))
-        seen |= {result.folder.resolve() for result in own}
-    uses = Counter(name for names, *_ in found for name in {*names})
+    for path in once:
+        if not path.is_file():
+            own = load_results(path, metrics)
+            by_folder[path] = [result for result in own if result.folder.resolve() not in seen]
+            seen |= {result.folder.resolve() for result in own}
+    if qrels is not None and by_folder and len(by_folder) == len(once):
+        raise ListconError(f"--qrels {qrels} is for TREC run files, and none was given: leave it out")
+    systems = _systems_in(by_folder)
+    results = [result for own in systems.values() for system in own for result in system.values()]
+    found: list[tuple[list[str], TaskRun | Mapping[str, Result]]] = []  # its names from the shortest, and what it is
+    for path in once:
+        if path in systems:
+            found += [(_names(next(iter(system.values())), path), system) for system in systems[path]]
+        else:
+            found.append(([path.stem, f"{path.stem} ({path})"], _scored_run(str(path), path, qrels, results)))
+    uses = Counter(name for names, _ in found for name in {*names})
+    labels = [next((name for name in names if uses[name] == 1), names[-1]) for names, _ in found]
     return [
-        ComparedSystem(next((name for name in names if uses[name] == 1), names[-1]), runs, is_bound)
-        for names, runs, is_bound in found
+        ComparedSystem(label, {run.task: run}) if isinstance(run, TaskRun) else _compared(label, run)
+        for label, (_, run) in zip(labels, found, strict=True)
     ]
+
+
+def _systems_in(folders: Mapping[Path, Sequence[Result]]) -> dict[Path, list[dict[str, Result]]]:
+    """The systems whose runs are in folders, each as task -> its run.
+
+    A task's runs are on one revision of its data: the one that was run last of those that all systems have which ran
+    the task. Where there is none, each system has the one that it was run on last.
+    """
+    found: dict[Path, list[dict[str, dict[str, Result]]]] = {}  # folder -> its systems: task -> revision -> run
+    for folder, results in folders.items():
+        groups: dict[tuple[object, ...], dict[str, dict[str, Result]]] = {}
+        for result in results:
+            tasks = groups.setdefault((*result.system_key, result.folder.parent), {})
+            tasks.setdefault(result.task, {})[result.data_revision] = result
+        found[folder] = list(groups.values())
+    systems = [system for own in found.values() for system in own]
+    chosen = {
+        task: _common_revision(task, [own[task] for own in systems if task in own]) for own in systems for task in own
+    }
+    return {
+        folder: [
+            {task: runs.get(chosen[task]) or max(runs.values(), key=_finished) for task, runs in system.items()}
+            for system in own
+        ]
+        for folder, own in found.items()
+    }
+
+
+def _common_revision(task: str, runs: Sequence[Mapping[str, Result]]) -> str:
+    """The revision that was run last of those that all systems have, whose runs are given by revision; "" for none."""
+    shared = set.intersection(*map(set, runs))
+    latest = max((own[revision] for own in runs for revision in shared), key=_finished, default=None)
+    if latest is None:
+        return ""
+    if len(shared) > 1:
+        logger.warning(
+            "%s: all systems have runs on %s revisions of its data; those on %s are compared, where a run was made "
+            "last. To compare others, give the folders of these runs",
+            task,
+            len(shared),
+            latest.data_revision,
+        )
+    return latest.data_revision
+
+
+def _finished(result: Result) -> datetime:
+    return result.finished
+
+
+def _compared(label: str, runs: Mapping[str, Result]) -> ComparedSystem:
+    """A system by its label, with its run of each task."""
+    read = {
+        task: TaskRun(
+            task=task,
+            data_revision=run.data_revision,
+            signature=run.signature,
+            values=read_per_query(run),
+            load_rankings=partial(read_rankings, run),
+            result=run,
+        )
+        for task, run in runs.items()
+    }
+    return ComparedSystem(label, read, any(run.kind in ("random", "oracle") for run in runs.values()))
 
 
 def find_system(systems: Sequence[ComparedSystem], name: str) -> ComparedSystem:

@@ -1,8 +1,10 @@
 """Comparisons: the statistics against scipy and by hand, what is refused, and the output to the letter."""
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -290,6 +292,39 @@ def test_other_queries_other_data_and_other_measures_are_refused() -> None:
         compare([system("a", {"mteb:map_at_1000": [0.1]}), system("b", {"cmteb:map": [0.1]})], [MAP_1000])
     with pytest.raises(ListconError, match="systems to compare: 1 "):
         compare([system("a", values)])
+
+
+@pytest.mark.parametrize(
+    ("order", "compared", "warned"),
+    [
+        ("bm25-A random-A", "A", False),
+        ("bm25-A bm25-B bm25-A random-A", "A", False),  # changed, and changed back
+        ("bm25-A bm25-B random-A random:1-B random:1-A", "A", False),
+        ("bm25-A random-A random-B bm25-B bm25-A random-A", "B", True),
+        ("bm25-A bm25-B random-C", None, False),
+    ],
+)
+def test_the_newest_revision_that_all_systems_share_is_compared(
+    order: str, compared: str | None, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    revisions = {}
+    data = tmp_path / "own.jsonl"
+    for step in order.split():
+        model, _, content = step.partition("-")
+        rows = [{"query": f"q{n}", "positive": [content], "negative": ["other"]} for n in range(3)]
+        data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        (result,) = evaluate(model, data, output=tmp_path / model).results
+        revisions[content] = result.data_revision
+    folders = {model: tmp_path / model for model in ("bm25", "random")}
+    runs: Any
+    for runs in ([tmp_path], [*folders.values()], folders):
+        if compared is None:
+            with pytest.raises(ListconError, match=r"different revisions .* run all of these systems on one"):
+                compare(runs, with_bounds=True)
+            continue
+        (task,) = compare(runs, with_bounds=True).tasks
+        assert {signature.data_revision for signature in task.signatures.values()} == {revisions[compared]}
+    assert ("have runs on 2 revisions of its data" in caplog.text) is warned
 
 
 def test_each_task_is_compared_among_the_systems_that_have_it() -> None:
