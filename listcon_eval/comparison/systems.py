@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -245,6 +245,13 @@ def _scored_run(
             f"{name} has no query that {source} judges, such as {lacking[0]!r}; its own "
             f"are such as {next(iter(run), 'none')!r}"
         )
+    if not _knows(qrels, run) and not (result and _knows(_candidates(result), run)):
+        query_id = next(query_id for query_id in run if query_id in qrels)
+        raise ListconError(
+            f"{name} has no document that {source} judges{' or a run beside it ranks' if result else ''}, for any "
+            f"query: its documents of query {query_id} are such as {next(iter(run[query_id]))!r}, those judged "
+            f"such as {next(iter(qrels[query_id]))!r}; give the judgements of the same data"
+        )
     ordered = {
         query_id: dict(zip(row, ranked_list(list(row.values())).scores, strict=True))
         for query_id, row in {**run, **{lacked: {} for lacked in lacking}}.items()
@@ -292,6 +299,15 @@ def _scored_run(
     )
 
 
+def _knows(known: Mapping[str, Collection[str]], run: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether one of a run's documents, or more, is known of its query."""
+    return any(doc_id in known.get(query_id, ()) for query_id, row in run.items() for doc_id in row)
+
+
+def _candidates(result: Result) -> dict[str, tuple[str, ...]]:
+    return {query_id: row.doc_ids for query_id, row in read_rankings(result).items()}
+
+
 def _check_judgements(
     qrels: Mapping[str, Mapping[str, int]], path: str, others: Mapping[str, Mapping[str, int]], other: Path
 ) -> None:
@@ -299,11 +315,13 @@ def _check_judgements(
         odd = sorted(qrels.keys() ^ others.keys())
         raise ListconError(f"{path} and {other} judge different queries: {len(odd)} are in one alone, such as {odd[0]}")
     for query_id, judged in qrels.items():
-        here, there = ({doc for doc, value in row.items() if value > 0} for row in (judged, others[query_id]))
-        if here != there:
+        # What measures see: a judgement of 0 or less is as none, and nDCG knows grades, whatever counts as relevant.
+        here, there = ({(doc, value) for doc, value in row.items() if value > 0} for row in (judged, others[query_id]))
+        if odd := sorted(doc for doc, _ in here ^ there):
             raise ListconError(
-                f"{path} and {other} differ in what is relevant: query {query_id}, document {min(here ^ there)}, and "
-                "perhaps more; the runs were made on different data"
+                f"{path} and {other} differ in what is relevant: query {query_id}, document {odd[0]} is judged "
+                f"{judged.get(odd[0], 0)} and {others[query_id].get(odd[0], 0)}, and perhaps there are more; the runs "
+                "were made on different data"
             )
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from listcon_eval.comparison.render import Comparison, as_json, split_signatures
 from listcon_eval.comparison.statistics import count_wins, holm, mean_intervals, randomisation_test, resamples_for
 from listcon_eval.comparison.systems import ranks_of_relevant
 from listcon_eval.data import mini_task
+from listcon_eval.data.trec import read_qrels
 from listcon_eval.errors import ListconError
 from listcon_eval.evaluation import evaluate
 from listcon_eval.metrics import Measure
@@ -432,3 +434,52 @@ def test_what_to_test_against_is_one_system(tmp_path: Path) -> None:
     with pytest.raises(ListconError, match=r"is '' \(empty\)"):
         compare([tmp_path], against="")
     assert compare([tmp_path], against="bm25").tasks
+
+
+def graded_data(folder: Path) -> Path:
+    """Two queries whose candidates, but for the last, are judged 3, 1, 0 and 2."""
+    parts: dict[str, list[dict[str, Any]]] = {
+        "corpus": [{"_id": f"d{place}", "text": f"text {place}"} for place in range(5)],
+        "queries": [{"_id": name, "text": name} for name in ("q1", "q2")],
+        "qrels": [
+            {"query-id": name, "corpus-id": f"d{place}", "score": grade}
+            for name in ("q1", "q2")
+            for place, grade in enumerate((3, 1, 0, 2))
+        ],
+        "top_ranked": [{"query-id": name, "corpus-ids": [f"d{n}" for n in range(5)]} for name in ("q1", "q2")],
+    }
+    folder.mkdir()
+    for name, rows in parts.items():
+        trec(folder, f"{name}.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    return folder
+
+
+@pytest.mark.parametrize("relevance", [1, 2])
+def test_judgements_beside_a_run_are_held_against_those_of_the_results_grade_by_grade(
+    relevance: int, tmp_path: Path
+) -> None:
+    data = graded_data(tmp_path / "graded")
+    (result,) = evaluate("bm25", data, output=tmp_path, relevance=relevance).results
+    run = Path(shutil.copy(result.file("run.trec"), tmp_path / "same.trec"))
+    own = result.file("qrels.trec").read_text(encoding="utf-8")
+    trec(tmp_path, "qrels.trec", own.replace(" 0\n", " -1\n"))  # as good as none
+    (task,) = compare([result.folder, run]).tasks
+    assert all(pair.wins == (0, 2, 0) for pair in task.pairs)
+    for before, now in ((3, 1), (1, 0), (2, 3), (0, 1)):
+        trec(tmp_path, "qrels.trec", own.replace(f" {before}\n", f" {now}\n"))
+        with pytest.raises(ListconError, match=rf"differ in what is relevant: .* is judged {now} and {before}"):
+            compare([result.folder, run])
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_run_of_other_documents_is_refused(beside: bool, tmp_path: Path) -> None:
+    (result,) = evaluate("bm25", graded_data(tmp_path / "graded"), output=tmp_path).results
+    judgements = read_qrels(result.file("qrels.trec"))
+    others = {name: {f"other-{place}": 1.0 for place in range(3)} for name in judgements}
+    options: dict[str, Any] = {} if beside else {"qrels": judgements}
+    known: Any = result.folder if beside else {"q1": {"d0": 1.0}}
+    place = " or a run beside it ranks" if beside else ""
+    with pytest.raises(ListconError, match=f"has no document that .* judges{place}, for any query: .*'other-0'"):
+        compare({"others": others, "known": known}, **options)
+    few = {**others, "q1": {"other-0": 2.0, "d4" if beside else "d0": 1.0}}  # d4 is a candidate without a judgement
+    assert compare({"few": few, "known": known}, **options).tasks
