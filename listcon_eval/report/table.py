@@ -155,18 +155,19 @@ def comparison_tables(
         if found or published:
             columns = {} if title == _CARD else _columns(found)
             tasks = card if title == _CARD else sorted({*columns.values()})
+            is_averaged = title == _CARD or len({*map(_data_name, found)}) == len(tasks) > 1
+            shown = [*tasks, *([AVERAGE] if is_averaged else [])]
             rows = [
                 Row(
                     model=row.model,
                     mode=row.mode,
                     source=_source("published", row.revision),
                     kind=None,
-                    values=_values(row.values, tasks, row.average),
+                    values=_values(row.values, shown, row.average),
                 )
                 for row in published
             ]
-            rows += _measured(found, measure, tasks, columns)
-            shown = [*tasks, *([AVERAGE] if len(tasks) > 1 else [])]
+            rows += _measured(found, measure, shown, columns)
             best = _best(rows, shown)
             tables.append(
                 Table(
@@ -174,7 +175,7 @@ def comparison_tables(
                     measure=str(measure),
                     official=title != _OTHER_DATA,
                     columns=shown,
-                    notes=list(_notes(found, measure)),
+                    notes=list(_notes(found, measure, columns)),
                     rows=[row.model_copy(update={"best_of": own}) for row, own in zip(rows, best, strict=True)],
                 )
             )
@@ -210,13 +211,13 @@ def read_tables(folder: Path, measure: str, *, with_published: bool = False) -> 
     return tables
 
 
-def _values(values: Mapping[str, float], tasks: Sequence[str], average: float | None = None) -> dict[str, float]:
-    """Task -> percent as printed, and the average of several tasks if there is a number for each.
+def _values(values: Mapping[str, float], columns: Sequence[str], average: float | None = None) -> dict[str, float]:
+    """Column -> percent as printed, and the average if there is a column for it and a number for each of the others.
 
     A published average stays as it was published: it was taken before its terms were rounded.
     """
-    found = {task: values[task] for task in tasks if task in values}
-    if len(tasks) > 1 and len(found) == len(tasks):
+    found = {name: values[name] for name in columns if name in values}
+    if columns[-1] == AVERAGE and len(found) == len(columns) - 1 > 0:
         found[AVERAGE] = float(np.mean([*found.values()])) if average is None else average
     # Python's round agrees with printing; numpy's multiplies first, and rounds 73.245 up
     return {name: round(value, 2) for name, value in found.items()}
@@ -244,8 +245,19 @@ def _columns(results: Sequence[Result]) -> dict[tuple[str, str], str]:
     }
 
 
+def _data_name(result: Result) -> str:
+    """The name of the data that a task is of: the same for a trial, a threshold or a first stage of it."""
+    name, stage = result.task, result.first_stage
+    name = name.removesuffix(f"-relevance{result.signature.relevance}").removesuffix(f"-first{result.signature.limit}")
+    return name if stage is None else name.removesuffix(f"[{stage.name}-top-{stage.top_k}]")
+
+
+def _column(result: Result, columns: Mapping[tuple[str, str], str]) -> str:
+    return columns.get((result.task, result.data_revision), result.task)
+
+
 def _measured(
-    results: Sequence[Result], measure: Measure, tasks: Sequence[str], columns: Mapping[tuple[str, str], str]
+    results: Sequence[Result], measure: Measure, shown: Sequence[str], columns: Mapping[tuple[str, str], str]
 ) -> Iterator[Row]:
     systems: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
@@ -253,11 +265,11 @@ def _measured(
     names = [system for system, _ in {(own[0].system, own[0].model) for own in systems.values()}]
     for own in systems.values():
         first = own[0]
-        by_column = {columns.get((each.task, each.data_revision), each.task): each for each in own}
+        by_column = {_column(each, columns): each for each in own}
         means = {name: each.mean(measure.protocol, measure.name) or 0.0 for name, each in by_column.items()}
-        values = _values({name: 100 * mean for name, mean in means.items()}, tasks)
+        values = _values({name: 100 * mean for name, mean in means.items()}, shown)
         published = published_row(first, measure) if first.is_official and not columns else None
-        theirs = {} if published is None else _values(published.values, tasks, published.average)
+        theirs = {} if published is None else _values(published.values, shown, published.average)
         yield Row(
             # Two models of one name keep the name of their organisation.
             model=first.system if names.count(first.system) == 1 else f"{first.system}, {first.model}",
@@ -273,21 +285,21 @@ def _measured(
         )
 
 
-def _notes(results: Sequence[Result], measure: Measure) -> Iterator[str]:
+def _notes(results: Sequence[Result], measure: Measure, columns: Mapping[tuple[str, str], str]) -> Iterator[str]:
     """What has to be known of the numbers.
 
     Of cmteb's: queries that do not count, graded judgements, and the range of an MRR under ties. Of mteb's main score:
     what a reranker gained on its first stage, and the most that it could.
     """
     if measure.protocol != "cmteb":
-        yield from _gains([result for result in results if measure.name in (result.main_score, MAIN)])
+        yield from _gains([result for result in results if measure.name in (result.main_score, MAIN)], columns)
         return
-    for result in {result.task: result for result in results}.values():
+    for task, result in {_column(result, columns): result for result in results}.items():
         if result.max_relevance > 1:
             least = result.signature.relevance or 1
-            yield f"{result.task}: judgements go up to {result.max_relevance}; {least} and above counts as relevant"
+            yield f"{task}: judgements go up to {result.max_relevance}; {least} and above counts as relevant"
     for result in results:
-        who = f"{_name(result)}, {result.task}"
+        who = f"{_name(result)}, {_column(result, columns)}"
         if result.dropped:
             yield (
                 f"{who}: not counted, for want of a relevant or another candidate: {result.dropped} of "
@@ -301,13 +313,13 @@ def _notes(results: Sequence[Result], measure: Measure) -> Iterator[str]:
             )
 
 
-def _gains(results: Sequence[Result]) -> Iterator[str]:
-    """For each task with a first stage its recall, what each system gained on it, and the most that it could."""
-    by_task: dict[tuple[str, FirstStageRecord], list[Result]] = {}
+def _gains(results: Sequence[Result], columns: Mapping[tuple[str, str], str]) -> Iterator[str]:
+    """For each column with a first stage its recall, what each system gained on it, and the most that it could."""
+    by_column: dict[tuple[str, FirstStageRecord], list[Result]] = {}
     for result in results:
         if result.first_stage is not None:
-            by_task.setdefault((result.task, result.first_stage), []).append(result)
-    for (task, stage), own in by_task.items():
+            by_column.setdefault((_column(result, columns), result.first_stage), []).append(result)
+    for (task, stage), own in by_column.items():
         yield f"{task}: the first stage's recall at {stage.top_k} is {percent(stage.recall)}"
         values = {result.kind: 100 * (result.mean("mteb", MAIN) or 0.0) for result in own}
         if {"first-stage", _UPPER_BOUND} <= values.keys():

@@ -29,7 +29,7 @@ from listcon_eval.report.table import (
 )
 from listcon_eval.results import Result, Signature
 from listcon_eval.results.environment import TIES
-from listcon_eval.results.records import METRICS, Setting
+from listcon_eval.results.records import METRICS, FirstStageRecord, Setting
 from result_folders import change_json, evaluated, sealed_again, task_of
 
 TASKS = ("CMedQAv1-reranking", "CMedQAv2-reranking", "MMarcoReranking", "T2Reranking")
@@ -238,7 +238,51 @@ def test_two_models_of_one_name_are_two_rows() -> None:
 
 def test_two_data_sets_of_one_name_share_no_column() -> None:
     (table,) = tables(result("one/model", percent=1, data="sha-a"), result("two/model", percent=2, data="sha-b"))
-    assert table.columns == ["own@sha-a", "own@sha-b", "Avg."]
+    assert table.columns == ["own@sha-a", "own@sha-b"]
+
+
+def staged(task: str, percent: float, kind: str, data: str, top_k: int = 5) -> Result:
+    stage = FirstStageRecord(name="s", revision="1", top_k=top_k, recall=0.5)
+    made = result(f"org/{kind}", task, percent, kind=kind, mode=POINTWISE, data=data)
+    return made.model_copy(update={"first_stage": stage})
+
+
+def test_the_gain_on_a_first_stage_is_that_on_the_same_revision_of_the_data() -> None:
+    runs = [
+        staged("own[s-top-5]", percent, kind, data)
+        for data, values in (("sha-a", (40, 90, 50)), ("sha-b", (60, 80, 50)))
+        for kind, percent in zip(("first-stage", "oracle", "embedding"), values, strict=True)
+    ]
+    (table,) = tables(*runs, measure="mteb:main_score")
+    assert [note for note in table.notes if "embedding" in note] == [
+        "own[s-top-5]@sha-a, embedding: +10.00 on the first stage, of +50.00 that reordering can gain",
+        "own[s-top-5]@sha-b, embedding: -10.00 on the first stage, of +20.00 that reordering can gain",
+    ]
+
+
+def variant(task: str, **signature: int) -> Result:
+    made = result("org/model", task)
+    return made.model_copy(update={"signature": made.signature.model_copy(update=signature)})
+
+
+@pytest.mark.parametrize(
+    ("runs", "averaged"),
+    [
+        ([variant("one"), variant("two")], True),
+        ([variant("one"), variant("two-first3", limit=3)], True),
+        ([variant("one"), variant("one-first3")], True),  # the name of other data
+        ([variant("one"), variant("one-first3", limit=3)], False),
+        ([variant("one-relevance2", relevance=2), variant("one-first3-relevance2", limit=3, relevance=2)], False),
+        ([staged("one[s-top-5]", 1, "x", "a"), staged("one[s-top-9]", 1, "x", "b", 9)], False),
+        ([staged("one[s-top-5]", 1, "x", "a"), staged("two[s-top-5]", 1, "x", "b")], True),
+        ([variant("Avg.")], False),
+    ],
+)
+def test_several_measurements_of_one_data_set_have_no_average(runs: list[Result], averaged: bool) -> None:
+    (table,) = tables(*runs)
+    assert (table.columns[-1] == "Avg." and len(table.columns) > len(runs)) is averaged
+    assert len(table.columns) == len(runs) + averaged
+    assert len(table.rows[0].values) == len(table.columns)
 
 
 def test_a_run_without_the_measure_is_left_out() -> None:
