@@ -246,6 +246,8 @@ def _ranking_parts(task: Task, system: System) -> dict[str, Any]:
     return {
         **_system_parts(system),
         "task": task.name,
+        "limit": task.limit,  # other data may have the name that a trial has
+        "relevance": task.relevance,
         "subset": task.subset,
         "split": task.split,
         "data": task.content or task.revision,

@@ -79,9 +79,11 @@ def test_the_key_covers_everything_that_changes_a_number(
     assert run_key(task, system, "iterative") != before
 
 
-@pytest.mark.parametrize("field", ["name", "split", "content"])
-def test_the_key_covers_the_data(field: str, system: ListConRankerSystem, task: Task) -> None:
-    changed: dict[str, Any] = {field: "other"}
+@pytest.mark.parametrize(
+    ("field", "value"), [("name", "other"), ("split", "other"), ("content", "other"), ("limit", 2), ("relevance", 2)]
+)
+def test_the_key_covers_the_data(field: str, value: object, system: ListConRankerSystem, task: Task) -> None:
+    changed: dict[str, Any] = {field: value}
     other = replace(task, **changed)
     assert run_key(other, system, "iterative") != run_key(task, system, "iterative")
 
