@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from listcon_eval.errors import ListconError
 from listcon_eval.records import NOT_RETRIEVED, RankedList
 
 Protocol = Literal["cmteb", "mteb", "ir_measures"]
@@ -40,8 +41,13 @@ def ranked_list(
 
     Returns:
         The list; a NaN or infinity among the scores stays where it is, and then nothing is moved.
+
+    Raises:
+        ListconError: the scores are no row of numbers.
     """
     given = np.asarray(scores, dtype=np.float64)
+    if given.ndim != 1:
+        raise ListconError(f"scores of a list in the shape {given.shape}: expected one number for each passage")
     numbers = tuple(rounds) if rounds is not None else (0,) * len(given)
     found = given.copy()
     retrieved = given != NOT_RETRIEVED

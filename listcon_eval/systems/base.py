@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 from pydantic import PositiveInt
 
 from listcon_eval.arguments import check_arguments
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, count_of
 from listcon_eval.inference.tokens import check_list
 from listcon_eval.progress import Phases, Progress, no_progress
 from listcon_eval.records import NOT_RETRIEVED, POINTWISE, CandidateList, DTypeOption, RankedList
@@ -135,6 +135,11 @@ class System(ABC):
         filled = [row for row in lists if row.doc_ids and row.query_id not in failures]
         found = self._rank(filled, mode, context) if filled else Ranking([], {}, {})
         failures |= found.failures
+        if len(found.lists) != len(filled):
+            raise ListconError(
+                f"{self.name} gave {count_of(len(found.lists), 'ranking')} of {count_of(len(filled), 'list')}: a "
+                "system gives one for each list that it gets, in their order"
+            )
         by_query = dict(zip((row.query_id for row in filled), found.lists, strict=True))
         ranked = []
         for row in lists:
@@ -142,6 +147,12 @@ class System(ABC):
             if own is None:
                 own = RankedList((math.nan,) * len(row.doc_ids), (0,) * len(row.doc_ids))
             elif row.query_id not in failures:
+                if not len(own.scores) == len(own.rounds) == len(row.doc_ids):
+                    raise ListconError(
+                        f"{list_name(context.task.name, row)}: {self.name} gave {count_of(len(own.scores), 'score')} "
+                        f"and {count_of(len(own.rounds), 'round')} for {count_of(len(row.doc_ids), 'passage')}: a "
+                        "system gives one of each for each passage"
+                    )
                 allowed = () if self.scores_all else (NOT_RETRIEVED,)
                 bad = sum(not math.isfinite(score) and score not in allowed for score in own.scores)
                 if bad:

@@ -22,13 +22,14 @@ from listcon_eval.metrics import cmteb
 from listcon_eval.model.source import ModelSource
 from listcon_eval.mteb_adapter import SystemSearch
 from listcon_eval.ordering import ranked_list
-from listcon_eval.records import NOT_RETRIEVED, CandidateList
+from listcon_eval.records import NOT_RETRIEVED, CandidateList, RankedList
 from listcon_eval.results import Result
 from listcon_eval.systems import resolve
-from listcon_eval.systems.base import KINDS, LoadOptions, RankContext, System, load_system, system_class
+from listcon_eval.systems.base import KINDS, LoadOptions, RankContext, Ranking, System, load_system, system_class
 from listcon_eval.systems.baselines import Bm25, Oracle, Random, characters
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
 from listcon_eval.systems.runs import RunFile, with_first_stage
+from overlap import OverlapSystem
 from systems import write_chat_classifier, write_cross_encoder, write_embedding
 from texts import random_list
 
@@ -432,3 +433,26 @@ def test_scores_that_are_no_numbers_are_named(score: float, tmp_path: Path) -> N
     system.model.transformers_model.classifier.bias.data.fill_(score)
     with pytest.raises(ListconError, match=r"T2Reranking, query q0: \d+ of \d+ scores are not finite numbers"):
         ranked(system, lists())
+
+
+@pytest.mark.parametrize(
+    ("gives", "message"),
+    [
+        (lambda: [ranked_list([0.5])] * 2, "local/own gave 2 rankings of 3 lists"),
+        (list, "local/own gave 0 rankings of 3 lists"),
+        (lambda: [ranked_list([0.5])] * 4, "local/own gave 4 rankings of 3 lists"),
+        (lambda: [ranked_list([0.5] * 5)] * 3, "query q0: local/own gave 5 scores and 5 rounds for 1 passage"),
+        (lambda: [RankedList((0.5,), ())] * 3, "query q0: local/own gave 1 score and 0 rounds for 1 passage"),
+        (lambda: [ranked_list([[0.5]])] * 3, r"in the shape \(1, 1\): expected one number for each passage"),
+    ],
+)
+@pytest.mark.parametrize("keep_going", [True, False])
+def test_a_system_of_ones_own_that_gives_more_or_less_than_it_got_is_named(
+    gives: Callable[[], list[RankedList]], message: str, keep_going: bool
+) -> None:
+    class Own(OverlapSystem):
+        def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
+            return Ranking(gives(), {}, {})
+
+    with pytest.raises(ListconError, match=message):
+        Own("local/own").rank(lists(), "pointwise", RankContext(METADATA, "dev", keep_going=keep_going))
