@@ -26,6 +26,7 @@ def clean(
     from listcon_eval.results.store import check_folder, results_folder, superseded
 
     root = results_folder(results)
+    root = root if root.is_dir() else results  # a folder of results may have been renamed
     check_folder(root)
     folders = superseded(root)
     for folder in folders:

@@ -103,6 +103,12 @@ def remove(folder: Path) -> None:
         folder.parent.rmdir()
 
 
+def chunk_folders(root: Path) -> list[Path]:
+    """The folders of chunks anywhere in a folder; what another program has in a folder of that name is none."""
+    found = [path for work in root.rglob(WORK) if work.is_dir() for path in work.iterdir()]
+    return sorted(path for path in found if (path / _OWNER).is_file() or any(path.glob("*.chunk")))
+
+
 def is_locked(folder: Path) -> bool:
     """Whether a process works on the computation whose chunks are in a folder."""
     try:

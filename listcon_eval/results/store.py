@@ -27,7 +27,7 @@ from listcon_eval.arguments import checked
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.files import remove_leftovers, restore_swapped, sha256_of_file, swapped_folder, write_json
 from listcon_eval.ordering import PROTOCOLS
-from listcon_eval.results.chunk_cache import WORK, is_locked
+from listcon_eval.results.chunk_cache import chunk_folders, is_locked
 from listcon_eval.results.records import (
     MANIFEST,
     METRICS,
@@ -237,8 +237,7 @@ def run_folders(root: Path) -> Iterator[tuple[Path, str]]:
 def superseded(root: Path) -> list[Path]:
     """Folders to `remove`: older runs of what was run again, and chunks of interrupted runs."""
     older = sorted(result.folder for result in _replaced([load_result(*place) for place in run_folders(root)]))
-    work = [folder for parent in root.rglob(WORK) for folder in sorted(parent.iterdir()) if folder.is_dir()]
-    return older + [folder for folder in work if not is_locked(folder)]
+    return older + [folder for folder in chunk_folders(root) if not is_locked(folder)]
 
 
 def read_per_query(result: Result) -> dict[str, dict[str, float]]:

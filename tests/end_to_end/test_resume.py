@@ -104,11 +104,17 @@ def test_clean_removes_what_no_result_needs(checkpoint_folder: Path, data: Path,
     left = folder.parents[2] / ".work" / "lists-0123456789abcdef"
     left.mkdir(parents=True)
     (left / "features.chunk").write_bytes(b"x")
+    other = folder.parents[2] / ".work" / "of another program"
+    other.mkdir()
     assert str(left) in listcon_eval("clean", tmp_path).stdout
     assert left.exists()
     assert "removed: 1" in listcon_eval("clean", tmp_path, "--yes").stdout
     assert not left.exists()
+    assert other.exists()
     assert run_folders(tmp_path) == [folder]
+    (tmp_path / "results").rename(tmp_path / "renamed")
+    assert "removed: 0" in listcon_eval("clean", tmp_path / "renamed", "--yes").stdout
+    assert "nowhere is not there; give" in one_line(listcon_eval("clean", tmp_path / "nowhere", code=2).stderr)
 
 
 @pytest.fixture
