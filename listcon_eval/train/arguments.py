@@ -4,7 +4,7 @@
 import argparse
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from transformers.hf_argparser import HfArgumentParser
@@ -198,7 +198,8 @@ def parse_arguments(words: Sequence[str]) -> Arguments:
     try:
         (training,) = parser.parse_args_into_dataclasses(rest, look_for_args_file=False)
     except (ValueError, ImportError) as error:  # what TrainingArguments says of its own options
-        raise ListconError(str(error)) from error
+        named = "|".join(field.name for field in fields(TrainingArguments) if "_" in field.name)
+        raise ListconError(re.sub(rf"(?<![-\w])({named})\b", r"--\1", str(error))) from error  # as they are given
     if not evaluates and (training.eval_strategy != "no" or training.load_best_model_at_end):
         raise ListconError("there are no held-out lists to evaluate on: give --eval_data, or --eval_split above 0")
     training.remove_unused_columns = False  # the columns of our batches are not arguments of a model's forward

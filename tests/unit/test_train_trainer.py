@@ -290,7 +290,7 @@ def test_a_batch_has_every_text_once(folder: Path, monkeypatch: pytest.MonkeyPat
         ("--data x --encoder e --output_dir o --eval_split 0 --eval_strategy epoch", "no held-out lists"),
         (
             "--data x --encoder e --output_dir o --save_strategy steps --save_steps 3",
-            "load_best",
+            "--load_best_model_at_end requires",
         ),
     ],
 )
@@ -298,3 +298,12 @@ def test_a_mistake_in_the_options_is_one_message(words: str, message: str) -> No
     with pytest.raises(ListconError) as error:
         parse_arguments(words.split())
     assert re.search(message, str(error.value))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes both")
+@pytest.mark.parametrize("option", ["--bf16", "--bf16_full_eval"])
+def test_a_cpu_has_to_be_asked_for_by_the_options_name(option: str) -> None:
+    words = f"--data x --encoder e --output_dir o {option}".split()
+    with pytest.raises(ListconError, match=r"doesn't support bf16/gpu.* assign --use_cpu if"):
+        parse_arguments(words)
+    assert parse_arguments([*words, "--use_cpu"]).training.use_cpu
