@@ -27,7 +27,8 @@ from listcon_eval.records import CandidateList
 from listcon_eval.train.arguments import Fill
 
 _BATCH_TOKENS = 16_384  # with padding, in one pass of the encoder
-_CHUNK_TEXTS = 1024  # texts whose pooled outputs are one file
+_TABLE_TEXTS = 1024  # texts that are written to a table at once
+_CHUNK_CHARACTERS = 65_536  # of the texts whose pooled outputs are one file: about a minute of a large encoder on a CPU
 
 
 class TrainingList(NamedTuple):
@@ -78,7 +79,7 @@ class TextTable:
         if known == len(self._sizes):
             self._sizes.append(len(text))
             self._pending.append(text)
-            if len(self._pending) == _CHUNK_TEXTS:
+            if len(self._pending) == _TABLE_TEXTS:
                 self._write()
         return known
 
@@ -303,6 +304,8 @@ class TokenisedTexts:
     def __init__(self, texts: TextTable, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
         self.texts = texts
         self._tokenize = TextTokenizer(tokenizer, max_length)
+        # About how much work each text is, (N,): a token is a character or more, and special tokens are there too.
+        self.work = np.minimum(texts.lengths + 2, max_length)
         self._padding = tokenizer.pad_token_id or 0
         self.key = f"{max_length} {tokenizer.backend_tokenizer.to_str()}"
 
@@ -328,9 +331,16 @@ class TokenisedTexts:
 
 @torch.no_grad()
 def encode_texts(
-    model: ListConModel, texts: TokenisedTexts, indices: NDArray[np.int64], autocast: torch.dtype | None
+    model: ListConModel,
+    texts: TokenisedTexts,
+    indices: NDArray[np.int64],
+    autocast: torch.dtype | None,
+    told: Callable[[int], object] = lambda _: None,
 ) -> NDArray[np.float32]:
-    """The encoder's pooled outputs of the texts at `indices`, (n, H), without dropout; `autocast` as in training."""
+    """The encoder's pooled outputs of the texts at `indices`, (n, H), without dropout.
+
+    `autocast` is as in training; after each batch it is `told` how much work that was, as `TokenisedTexts.work`.
+    """
     device = next(model.parameters()).device
     was_training = model.encoder.training
     model.encoder.train(False)
@@ -339,6 +349,7 @@ def encode_texts(
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
             found = model.pool(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
         pooled[places] = found.float().cpu().numpy()
+        told(int(texts.work[indices[places]].sum()))
     model.encoder.train(was_training)
     return pooled
 
@@ -356,7 +367,9 @@ class PooledCache:
         self._model, self._texts, self._autocast = model, texts, autocast
         digests = texts.texts.digests
         order = np.lexsort((digests[:, 1], digests[:, 0], -texts.texts.lengths))
-        self._chunks = [order[start : start + _CHUNK_TEXTS] for start in range(0, len(order), _CHUNK_TEXTS)]
+        work = np.cumsum(texts.work[order])
+        self._starts = np.flatnonzero(np.diff((work - 1) // _CHUNK_CHARACTERS, prepend=-1))  # of the files in the order
+        self._chunks = np.split(order, self._starts[1:])
         self._place = np.empty(len(order), dtype=np.int64)
         self._place[order] = np.arange(len(order))
         key = hashlib.sha256(f"{autocast} {texts.key} {model.config.encoder.to_json_string(use_diff=False)}".encode())
@@ -369,17 +382,26 @@ class PooledCache:
     def compute(self, share: int = 0, shares: int = 1, progress: Progress = no_progress) -> None:
         """Encode the texts of the missing files; with several processes, of this one's share of them."""
         missing = [place for place in range(share, len(self._files), shares) if not self._files[place].exists()]
-        for done, place in enumerate(missing):
+        total = sum(int(self._texts.work[self._chunks[place]].sum()) for place in missing)
+        done = 0
+
+        def told(work: int) -> None:
+            nonlocal done
+            done += work
+            progress("encode", done, total)
+
+        for place in missing:
             content = io.BytesIO()
-            np.save(content, encode_texts(self._model, self._texts, self._chunks[place], self._autocast))
+            np.save(content, encode_texts(self._model, self._texts, self._chunks[place], self._autocast, told))
             write_bytes(self._files[place], content.getvalue())
-            progress("encode", done + 1, len(missing))
 
     def __call__(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """The pooled outputs of the texts at `indices`, (n, H)."""
         if not self._mapped:
             self._mapped = [np.load(path, mmap_mode="r") for path in self._files]
-        chunks, rows = np.divmod(self._place[indices], _CHUNK_TEXTS)
+        places = self._place[indices]
+        chunks = np.searchsorted(self._starts, places, side="right") - 1
+        rows = places - self._starts[chunks]
         found = np.empty((len(indices), self._model.config.encoder.hidden_size), dtype=np.float32)
         for chunk in np.unique(chunks):
             mine = chunks == chunk

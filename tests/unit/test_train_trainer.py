@@ -25,6 +25,7 @@ from listcon_eval.train.data import (
     EpochItem,
     ListCollator,
     ListDataset,
+    PooledCache,
     TextTable,
     TokenisedTexts,
     encode_texts,
@@ -268,6 +269,38 @@ def test_a_batch_has_every_text_once(folder: Path, monkeypatch: pytest.MonkeyPat
         found = pooled[batch["rows"][place]][batch["valid"][place]]
         assert torch.allclose(found, torch.from_numpy(expected), atol=1e-6)
         assert batch["positive"][place].sum() == row.positives
+
+
+def test_the_cache_has_files_of_a_similar_amount_of_work_and_tells_of_every_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "_CHUNK_CHARACTERS", 100)
+    monkeypatch.setattr(data, "_BATCH_TOKENS", 30)
+    checkpoint = load_checkpoint(write_layout_1(tmp_path / "tiny", hidden=32, layers=1, list_width=24, feedforward=32))
+    texts = TextTable()
+    for length in (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144):
+        for letter in "甲乙丙":
+            texts.index(letter * length)
+    texts.close()
+    tokens = TokenisedTexts(texts, checkpoint.tokenizer, 32)
+    cache = PooledCache(tmp_path / "cache", checkpoint.model, tokens)
+    told: list[tuple[int, int]] = []
+    cache.compute(progress=lambda _, done, total: told.append((done, total)))
+    files = sorted((tmp_path / "cache").glob("*.npy"))
+    assert len(files) == -(-tokens.work.sum() // 100)
+    assert len(told) > 2 * len(files)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert {total for _, total in told} == {told[-1][0]} == {tokens.work.sum()}
+    every = np.random.default_rng(0).permutation(len(texts))
+    np.testing.assert_allclose(cache(every), encode_texts(checkpoint.model, tokens, every, None), atol=1e-5)
+    before = {path: path.read_bytes() for path in files}
+    files[0].unlink()
+    told.clear()
+    PooledCache(tmp_path / "cache", checkpoint.model, tokens).compute(
+        progress=lambda _, done, total: told.append((done, total))
+    )
+    assert told[-1][0] == told[-1][1] <= 100 + 32
+    assert {path: path.read_bytes() for path in files} == before
 
 
 @pytest.mark.parametrize(
