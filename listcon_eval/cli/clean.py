@@ -22,11 +22,13 @@ def clean(
 
       listcon-eval clean results --yes
     """
-    from listcon_eval.results.chunk_cache import remove
+    from listcon_eval.results.chunk_cache import WORK, remove
     from listcon_eval.results.store import check_folder, results_folder, superseded
 
+    check_folder(results)
     root = results_folder(results)
-    root = root if root.is_dir() else results  # a folder of results may have been renamed
+    if any(path.name in ("experiments", WORK) for path in results.glob("*/*/*")):
+        root = results  # a folder of results that was renamed
     check_folder(root)
     folders = superseded(root)
     for folder in folders:
