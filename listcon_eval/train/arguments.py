@@ -2,7 +2,9 @@
 # ruff: noqa: RUF009 - the functions called in the dataclasses make their fields
 
 import argparse
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
@@ -164,8 +166,12 @@ def parse_arguments(words: Sequence[str]) -> Arguments:
     """Parse a command line.
 
     Raises:
-        ListconError: for an unknown option, or a value or combination that has no meaning.
+        ListconError: for an unknown option, one given twice, or a value or combination that has no meaning.
     """
+    counts = Counter(word.partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
+    for name, times in counts.items():  # argparse takes the last one
+        if times > 1:
+            raise ListconError(f"--{name[2:]} is given {times} times: give it once")
     start, data, loss, rest = _own_parser().parse_args_into_dataclasses(
         list(words), return_remaining_strings=True, look_for_args_file=False
     )
@@ -202,6 +208,7 @@ def parse_arguments(words: Sequence[str]) -> Arguments:
         raise ListconError(re.sub(rf"(?<![-\w])({named})\b", r"--\1", str(error))) from error  # as they are given
     if not evaluates and (training.eval_strategy != "no" or training.load_best_model_at_end):
         raise ListconError("there are no held-out lists to evaluate on: give --eval_data, or --eval_split above 0")
+    _check_training(training, evaluates)
     training.remove_unused_columns = False  # the columns of our batches are not arguments of a model's forward
     return Arguments(start, data, loss, training)
 
@@ -211,7 +218,9 @@ def _check(start: StartArguments, data: DataArguments, loss: LossArguments) -> N
         raise ListconError(f"--freeze {start.freeze} freezes the whole encoder: give --freeze_layers without it")
     if data.own_negatives == 0 and data.fill_lists == "no":
         raise ListconError("--own_negatives 0 leaves no negatives: give --fill_lists pool or batch")
-    for name, value, holds, wanted in (
+    _check_values(
+        ("list_width", start.list_width, start.list_width is None or start.list_width >= 1, "1 or more"),
+        ("feedforward_width", inner := start.feedforward_width, inner is None or inner >= 1, "1 or more"),
         ("list_layers", start.list_layers, start.list_layers >= 1, "1 or more"),
         ("list_dropout", start.list_dropout, 0 <= start.list_dropout < 1, "from 0 to below 1"),
         ("eval_split", data.eval_split, 0 <= (data.eval_split or 0) < 1, "from 0 to below 1"),
@@ -223,9 +232,7 @@ def _check(start: StartArguments, data: DataArguments, loss: LossArguments) -> N
         ("scale", loss.scale, loss.scale > 0, "above 0"),
         ("teacher_weight", loss.teacher_weight, loss.teacher_weight >= 0, "0 or more"),
         ("teacher_temperature", loss.teacher_temperature, loss.teacher_temperature > 0, "above 0"),
-    ):
-        if not holds:
-            raise ListconError(f"--{name} is {value}: expected {wanted}")
+    )
     for part, names, has_effect, wanted in (
         (start, ("list_width", "list_layers", "feedforward_width"), start.encoder is not None, "--encoder"),
         (data, ("eval_mode",), bool(data.eval_data or data.eval_split), "--eval_data or --eval_split"),
@@ -234,3 +241,35 @@ def _check(start: StartArguments, data: DataArguments, loss: LossArguments) -> N
         idle = [name for name in names if getattr(part, name) != getattr(type(part), name)]
         if idle and not has_effect:
             raise ListconError(f"--{idle[0]} is without effect without {wanted}: leave it out")
+
+
+def _check_training(training: "TrainingArguments", evaluates: bool) -> None:
+    """What transformers itself takes, and what ends in an error or in another model than asked for."""
+    accumulation, metric = training.gradient_accumulation_steps, training.metric_for_best_model
+    _check_values(
+        ("per_device_train_batch_size", size := training.per_device_train_batch_size, size >= 1, "1 or more"),
+        ("gradient_accumulation_steps", accumulation, accumulation >= 1, "1 or more"),
+        ("num_train_epochs", training.num_train_epochs, training.num_train_epochs > 0, "above 0"),
+        ("max_steps", training.max_steps, training.max_steps == -1 or training.max_steps >= 1, "1 or more, or -1"),
+        ("learning_rate", training.learning_rate, training.learning_rate >= 0, "0 or more"),
+        ("seed", training.seed, 0 <= training.seed < 2**32, "from 0 to below 2^32"),
+        ("metric_for_best_model", metric, not evaluates or metric in ("map", "eval_map"), "map"),
+        ("greater_is_better", training.greater_is_better, not evaluates or training.greater_is_better is True, "true"),
+        *(
+            (field.name, getattr(training, field.name), True, "")  # is finite, if it is a number
+            for field in fields(training)
+        ),
+        *(
+            (name, value := getattr(training, name), not value, "none: it cannot be used here")
+            for name in ("label_smoothing_factor", "neftune_noise_alpha", "fsdp", "deepspeed")
+        ),
+    )
+
+
+def _check_values(*rules: tuple[str, object, bool, str]) -> None:
+    """Check values by rules: an option's name, its value, whether that has a meaning, and what is expected."""
+    for name, value, holds, wanted in rules:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ListconError(f"--{name} is {value}: expected a finite number")
+        if not holds:
+            raise ListconError(f"--{name} is {value}: expected {wanted}")

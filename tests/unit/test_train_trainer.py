@@ -333,6 +333,37 @@ def test_a_mistake_in_the_options_is_one_message(words: str, message: str) -> No
     assert re.search(message, str(error.value))
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--list_width -8", "expected 1 or more"),
+        ("--feedforward_width 0", "expected 1 or more"),
+        ("--scale inf", "expected a finite number"),
+        ("--margin nan", "expected a finite number"),
+        ("--weight_decay nan", "expected a finite number"),
+        ("--learning_rate -1", "expected 0 or more"),
+        ("--per_device_train_batch_size 0", "expected 1 or more"),
+        ("--gradient_accumulation_steps 0", "expected 1 or more"),
+        ("--num_train_epochs 0", "expected above 0"),
+        ("--max_steps 0", "expected 1 or more, or -1"),
+        ("--seed -1", "expected from 0 to below 2^32"),
+        ("--metric_for_best_model loss", "expected map"),
+        ("--greater_is_better false", "expected true"),
+        ("--label_smoothing_factor 0.1", "cannot be used here"),
+        ("--neftune_noise_alpha 5", "cannot be used here"),
+        ("--fsdp full_shard", "cannot be used here"),
+        ("--data y", "given 2 times: give it once"),
+        ("--eval_data a --eval-data=b", "given 2 times: give it once"),
+        ("--learning_rate 1 --learning-rate=1", "given 2 times: give it once"),
+    ],
+)
+def test_a_value_without_a_meaning_is_refused_by_its_option(words: str, message: str) -> None:
+    with pytest.raises(ListconError) as error:
+        parse_arguments(f"--data x --encoder e --output_dir o --use_cpu {words}".split())
+    assert str(error.value).startswith(words.split()[0])
+    assert message in str(error.value)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes both")
 @pytest.mark.parametrize("option", ["--bf16", "--bf16_full_eval"])
 def test_a_cpu_has_to_be_asked_for_by_the_options_name(option: str) -> None:
