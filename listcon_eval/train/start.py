@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from listcon_eval.errors import ListconError, count_of, first_line
+from listcon_eval.errors import ListconError, count_of, first_line, first_line_with_class
 from listcon_eval.model import ListConConfig, ListConModel, load_checkpoint
 from listcon_eval.model.architecture import max_tokens
 from listcon_eval.model.checkpoint import load_tokenizer
@@ -143,18 +143,23 @@ def _read_dense(folder: Path, hidden: int, width: int | None) -> dict[str, Tenso
     place = folder / "2_Dense"
     if not (place / "config.json").exists():
         return None
-    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
-    if config.get("in_features") != hidden or width not in (None, config.get("out_features")):
-        return None
-    if not config.get("activation_function", "Identity").endswith("Identity"):
-        return None
-    if (place / "model.safetensors").exists():
-        tensors = load_file(place / "model.safetensors")
-    else:
-        tensors = torch.load(place / "pytorch_model.bin", map_location="cpu", weights_only=True)
-    weight = tensors["linear.weight"].float()
-    bias = tensors.get("linear.bias")
-    return {"weight": weight, "bias": torch.zeros(len(weight)) if bias is None else bias.float()}
+    try:
+        config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+        if config.get("in_features") != hidden or width not in (None, config.get("out_features")):
+            return None
+        if not config.get("activation_function", "Identity").endswith("Identity"):
+            return None
+        if (place / "model.safetensors").exists():
+            tensors = load_file(place / "model.safetensors")
+        else:
+            tensors = torch.load(place / "pytorch_model.bin", map_location="cpu", weights_only=True)
+        weight = tensors["linear.weight"].float()
+        bias = tensors.get("linear.bias", torch.zeros(len(weight))).float()
+        if weight.shape != (config["out_features"], hidden) or bias.shape != weight.shape[:1]:
+            raise ValueError(f"the shape of its weights is {tuple(weight.shape)}, which is not that of its config.json")
+    except Exception as error:  # as above
+        raise ListconError(f"cannot read {place}, the encoder's projection: {first_line_with_class(error)}") from error
+    return {"weight": weight, "bias": bias}
 
 
 @torch.no_grad()

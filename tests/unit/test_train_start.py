@@ -68,6 +68,24 @@ def test_an_encoder_that_cannot_be_read_is_one_message(tmp_path: Path) -> None:
         start_from(StartArguments(encoder=str(folder)), max_length=64, seed=0)
 
 
+@pytest.mark.parametrize(
+    "fault", ["no weights", "damaged weights", "another shape", "other weights", "no JSON", "a list"]
+)
+def test_a_dense_module_that_cannot_be_read_is_one_message(fault: str, tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path / "encoder")
+    place = folder / "2_Dense"
+    place.mkdir()
+    words = {"no JSON": "{", "a list": "[]"}.get(fault, '{"in_features": 32, "out_features": 40}')
+    (place / "config.json").write_text(words, encoding="utf-8")
+    if fault == "damaged weights":
+        (place / "model.safetensors").write_bytes(b"x")
+    elif fault != "no weights":
+        name = "weight" if fault == "other weights" else "linear.weight"
+        save_file({name: torch.zeros(30, 32)}, place / "model.safetensors")
+    with pytest.raises(ListconError, match=r"cannot read \S+2_Dense, the encoder's projection: \w+: \S"):
+        start_from(StartArguments(encoder=str(folder)), max_length=64, seed=0)
+
+
 @pytest.mark.parametrize(("width", "expected"), [(96, 0.96), (128, 0.98), (224, 0.98)])
 @pytest.mark.parametrize("dense", [False, True])
 def test_the_first_scores_follow_cosine_similarity(width: int, expected: float, dense: bool) -> None:
