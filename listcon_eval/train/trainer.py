@@ -5,7 +5,8 @@ with the scores of one list as the similarities.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn import functional
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, first_line
 from listcon_eval.inference.features import FeatureStore
 from listcon_eval.inference.iterative import rank_features
 from listcon_eval.inference.memory import BatchBudget, Budgets
@@ -128,6 +129,15 @@ class EvaluationSet(NamedTuple):
     indexed: Sequence[IndexedList]
 
 
+@contextmanager
+def _refused_options() -> Iterator[None]:
+    """Turn what transformers says of options that it cannot use, or not on this machine, into one message."""
+    try:
+        yield
+    except (ValueError, ImportError, RuntimeError, TypeError) as error:
+        raise ListconError(f"training cannot start with these options: {first_line(error)}") from error
+
+
 class ListTrainer(Trainer):
     """Trains a `ListLossModel`, and evaluates on `eval_sets` in an inference mode.
 
@@ -150,7 +160,8 @@ class ListTrainer(Trainer):
         eval_sets: Sequence[EvaluationSet],
         **arguments: Any,  # noqa: ANN401 - Trainer's own
     ) -> None:
-        super().__init__(train_dataset=train_dataset, eval_dataset=list(eval_sets) or None, **arguments)
+        with _refused_options():
+            super().__init__(train_dataset=train_dataset, eval_dataset=list(eval_sets) or None, **arguments)
         if self.args.n_gpu > 1:
             raise ListconError(
                 f"one process sees {self.args.n_gpu} GPUs: start one process per GPU with torchrun, or set "
@@ -159,6 +170,16 @@ class ListTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the number of lists of the whole step
         self._lists, self._sets = train_dataset, eval_sets
         self._texts, self._mode, self._pooled = texts, mode, pooled
+
+    def create_optimizer(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - Trainer's own
+        """As Trainer's, but a ListconError for options that cannot be used."""
+        with _refused_options():
+            return super().create_optimizer(*given, **named)
+
+    def create_scheduler(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401
+        """As Trainer's, but a ListconError for options that cannot be used."""
+        with _refused_options():
+            return super().create_scheduler(*given, **named)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[EpochItem]:  # noqa: ANN401, ARG002 - as Trainer's
         processes = self.args.world_size
