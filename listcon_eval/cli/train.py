@@ -30,6 +30,7 @@ def train(
             progress=lambda _, done, total: progress("encoding texts", done / total),
         )
     if is_main:
-        if trained.best_map is not None:
-            echo(f"best MAP {trained.best_map:.4f}")
+        for name, value in (("best", trained.best_map), ("last", trained.last_map)):
+            if value is not None:
+                echo(f"{name} MAP {value:.4f}")
         echo(str(trained.folder))

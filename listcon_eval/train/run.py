@@ -3,9 +3,11 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +16,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from listcon_eval.data import local_task, read_lists
 from listcon_eval.data.trec import read_trec_run
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, first_line
 from listcon_eval.files import check_writable, write_json
 from listcon_eval.inference.tokens import index_list
+from listcon_eval.metrics import cmteb
 from listcon_eval.model import save_checkpoint
+from listcon_eval.model.checkpoint import names_of_weights
 from listcon_eval.progress import Progress, no_progress
+from listcon_eval.records import Mode
 from listcon_eval.train.arguments import ENCODER_TEACHER, Arguments
 from listcon_eval.train.data import (
     EpochItem,
@@ -36,13 +41,20 @@ from listcon_eval.train.trainer import EvaluationSet, ListLossModel, ListTrainer
 
 _SAMPLE_LISTS = 32
 _TOLD_LISTS = 50_000
+_RECORD = "arguments.json"
+_FREE_TO_CHANGE = ("data", "pooled_cache")  # when a run is continued: where files are; the lists are compared by a hash
 
 
 class TrainedModel(NamedTuple):
-    """The checkpoint of the best MAP in layout 1, and that MAP; without evaluation that of the last step, and None."""
+    """The trained model in layout 1, with its MAP on the held-out lists.
+
+    `best_map` is that of the best checkpoint, `last_map` that of the last step, where that is the model. Both are None
+    when it was not evaluated.
+    """
 
     folder: Path
     best_map: float | None
+    last_map: float | None = None
 
 
 def train(
@@ -58,6 +70,9 @@ def train(
     output = Path(str(training.output_dir))
     checkpoint = _checkpoint_to_resume(arguments, output)
     check_writable(output)
+    record = {name: dataclasses.asdict(getattr(arguments, name)) for name in ("start", "data", "loss")}
+    record["training"] = {"seed": training.seed}  # decides what is held out
+    resumed_data = None if checkpoint is None else _check_resumable(checkpoint, record)
     texts = TextTable()
     digest = hashlib.sha256()
     rows, indexed = [], []
@@ -73,6 +88,7 @@ def train(
         one = local_task(path, name=name) if separator and not Path(given).exists() else local_task(given)
         candidates = [row for row in one.candidate_lists() if row.passages]
         own = [index_list(row.query_id, row.query, row.passages, texts.index) for row in candidates]
+        digest.update(json.dumps(candidates).encode())
         sets.append(EvaluationSet(one.name, candidates, own))
     texts.close()
     held_out = train_eval_split(indexed, data.eval_split or 0.0, training.seed)
@@ -80,14 +96,34 @@ def train(
         chosen = np.flatnonzero(held_out)
         candidates = [rows[place]._replace(passages=tuple(texts[indexed[place].passages])) for place in chosen]
         sets.append(EvaluationSet("split", candidates, [indexed[place] for place in chosen]))
+    _check_held_out(sets, data.eval_mode)
     kept = np.flatnonzero(~held_out)
-    teacher = read_trec_run(Path(loss.teacher)) if loss.teacher not in (None, ENCODER_TEACHER) else None
+    teacher = None
+    if loss.teacher is not None and loss.teacher != ENCODER_TEACHER:
+        teacher = read_trec_run(Path(loss.teacher))
+        digest.update(Path(loss.teacher).read_bytes())
+    if resumed_data not in (None, digest.hexdigest()):
+        raise ListconError(
+            f"the files of --data, --eval_data or --teacher are not those of the run of {checkpoint}: give the same, "
+            f"or another --output_dir"
+        )
     usable = training_lists([rows[place] for place in kept], [indexed[place] for place in kept], teacher)
     lists = oversample(usable, data.oversample)
     announce(
         f"{len(usable)} lists to train on ({len(lists)} per epoch), {len(kept) - len(usable)} of one class skipped, "
         f"{held_out.sum()} held out, {len(texts)} distinct texts"
     )
+    trained = {row.query for row in usable}
+    for held in sets:
+        if shared := sum(row.query in trained for row in held.indexed):
+            announce(
+                f"{shared} of {len(held.lists)} queries of {held.name} are trained on too, so its MAP is too favourable"
+            )
+    size = training.per_device_train_batch_size
+    if training.dataloader_drop_last and training.world_size == 1 and len(lists) < size:
+        raise ListconError(
+            f"--dataloader_drop_last leaves out all {len(lists)} lists: --per_device_train_batch_size is {size}"
+        )
 
     start = start_from(arguments.start, max_length=data.max_length, seed=training.seed)
     tokens = TokenisedTexts(texts, start.tokenizer, data.max_length)
@@ -123,8 +159,7 @@ def train(
         mode=data.eval_mode,
     )
     if trainer.is_world_process_zero():
-        record = {name: dataclasses.asdict(getattr(arguments, name)) for name in ("start", "data", "loss")}
-        write_json(output / "arguments.json", {**record, "data_sha256": digest.hexdigest()})
+        write_json(output / _RECORD, {**record, "data_sha256": digest.hexdigest()})
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     folder = output / "model"
     if trainer.is_world_process_zero():
@@ -132,7 +167,25 @@ def train(
         if bad:
             raise ListconError(f"the trained weights are not finite: {', '.join(bad[:5])}; lower --learning_rate")
         save_checkpoint(start.model, start.tokenizer, folder)
-    return TrainedModel(folder, trainer.state.best_metric)
+    state = trainer.state
+    best = state.best_model_checkpoint if training.load_best_model_at_end else None
+    if best is not None and Path(best).exists():  # otherwise transformers left the last one
+        return TrainedModel(folder, state.best_metric)
+    maps = [row["eval_map"] for row in state.log_history if "eval_map" in row and row["step"] == state.global_step]
+    return TrainedModel(folder, None, maps[-1] if maps else None)
+
+
+def _check_held_out(sets: Sequence[EvaluationSet], mode: Mode) -> None:
+    """Check that held-out lists have names of their own, and that their MAP can be measured."""
+    for name, times in Counter(one.name for one in sets).items():
+        if times > 1:
+            raise ListconError(f"{times} sets of held-out lists are called {name!r}: name them, --eval_data NAME=PATH")
+    for one in sets:
+        if not any(len(set(cmteb.labels(row, mode))) == 2 for row in one.lists):
+            raise ListconError(
+                f"none of the {len(one.lists)} held-out lists of {one.name!r} has both a relevant and another passage, "
+                f"so they have no MAP: give other --eval_data, or a larger --eval_split"
+            )
 
 
 def _checkpoint_to_resume(arguments: Arguments, output: Path) -> Path | None:
@@ -149,8 +202,41 @@ def _checkpoint_to_resume(arguments: Arguments, output: Path) -> Path | None:
                 f"{output} holds a run: continue it with --resume_from_checkpoint true, or give another --output_dir"
             )
         return None
-    if wanted.casefold() == "true":  # without a checkpoint, the run was interrupted before its first one
+    if wanted.casefold() == "true" and (
+        checkpoints or not (output / "model").exists()
+    ):  # without a checkpoint, the run was interrupted before its first one
         return checkpoints[max(checkpoints)] if checkpoints else None
     if not (Path(wanted) / "trainer_state.json").exists():
-        raise ListconError(f"--resume_from_checkpoint is {wanted}: expected true, or a folder checkpoint-N of a run")
+        raise ListconError(
+            f"--resume_from_checkpoint is {wanted}, and there is no such checkpoint: expected true, or a folder "
+            f"checkpoint-N of a run"
+        )
     return Path(wanted)
+
+
+def _check_resumable(checkpoint: Path, record: Mapping[str, Mapping[str, Any]]) -> str:
+    """Check that a checkpoint's files can be read and the options are those of its run; the hash of that run's data."""
+    try:
+        stored = json.loads((checkpoint.parent / _RECORD).read_text(encoding="utf-8"))
+        earlier = {part: dict(stored.get(part, {})) for part in record}
+        data = str(stored["data_sha256"])
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        if not names_of_weights(checkpoint):
+            raise ValueError("it holds no weights")
+        for path in {checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("*.pt*")}:
+            if not zipfile.is_zipfile(path):
+                raise ValueError(f"{path.name} is damaged, or missing (--save_only_model)")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ListconError) as error:
+        raise ListconError(
+            f"cannot continue from {checkpoint}: {first_line(error)}. Continue from an earlier one with "
+            f"--resume_from_checkpoint, or start anew in another --output_dir"
+        ) from error
+    for part, options in record.items():
+        for name, value in options.items():
+            before = earlier[part].get(name, value)
+            if before != value and name not in _FREE_TO_CHANGE:
+                raise ListconError(
+                    f"--{name} is {value}, and it was {before} in the run of {checkpoint}: give the same, or another "
+                    f"--output_dir"
+                )
+    return data

@@ -184,6 +184,104 @@ def test_the_best_model_is_kept(folder: Path) -> None:
     assert trained.best_map == max(maps)
 
 
+def test_a_model_that_is_not_the_best_has_the_last_map(folder: Path) -> None:
+    options: dict[str, Any] = {"eval_split": 0.5, "num_train_epochs": 6, "learning_rate": 0.3, "save_total_limit": 9}
+    last = run(folder, load_best_model_at_end="false", **options)
+    state = json.loads((folder / "out" / "checkpoint-12" / "trainer_state.json").read_text())
+    assert last.last_map == state["log_history"][-1]["eval_map"] < state["best_metric"]
+    assert last.best_map is None
+    unknown = run(folder, "unknown", load_best_model_at_end="false", eval_strategy="no", **options)
+    assert unknown[1:] == (None, None)
+    # transformers leaves the last model when the best checkpoint is gone
+    best = run(folder, "best", **options)
+    assert best == (folder / "best" / "model", state["best_metric"], None)
+    shutil.rmtree(folder / "best" / "model")
+    shutil.rmtree(folder / "best" / Path(state["best_model_checkpoint"]).name)
+    assert run(folder, "best", resume_from_checkpoint="true", **options).last_map == last.last_map
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ("x", ["--eval_data", "{x}/lists.jsonl", "{y}/lists.jsonl"], "2 sets of held-out lists are called 'lists'"),
+        ("x", ["--eval_data", "split={x}/lists.jsonl", "--eval_split", "0.3"], "are called 'split': name them"),
+        ("one_class", ["--eval_split", "0.2"], "none of the 2 held-out lists of 'split' has both"),
+        ("x", ["--dataloader_drop_last", "true", "--per_device_train_batch_size", "13"], "leaves out all 12 lists"),
+        ("x", ["--report_to", "no_such_reporter"], "training cannot start with these options: no_such_reporter"),
+        ("x", ["--optim", "adamw_bnb_8bit"], "training cannot start with these options: .*bitsandbytes"),
+        ("x", ["--lr_scheduler_kwargs", '{"power": 1}'], "training cannot start with these options: .*power"),
+    ],
+)
+def test_what_cannot_be_trained_or_measured_is_one_message(
+    data: str, options: list[str], message: str, folder: Path
+) -> None:
+    for name in "xy":
+        (folder / name).mkdir()
+        write_lists(folder / name / "lists.jsonl")
+    rows = [{"query": f"a{i}", "positive": ["b"], "negative": ["c"] if i == 9 else []} for i in range(10)]
+    (folder / "one_class.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [
+        word.format(x=folder / "x", y=folder / "y") if word[0] != "{" or word[2] == "}" else word for word in options
+    ]
+    fixed = {name.removeprefix("--"): None for name in given if name.startswith("--")}
+    path = folder / "x" / "lists.jsonl" if data == "x" else folder / "one_class.jsonl"
+    with pytest.raises(ListconError, match=message):
+        run(folder, "out", *given, **{"data": path, **fixed})
+
+
+def test_queries_that_are_trained_on_too_are_told(folder: Path) -> None:
+    words = f"--data {folder}/lists.jsonl --eval_data {folder}/lists.jsonl --encoder {folder}/encoder --use_cpu"
+    told: list[str] = []
+    train(
+        parse_arguments(f"{words} --max_length 32 --output_dir {folder}/out --max_steps 1".split()),
+        announce=told.append,
+    )
+    assert [line for line in told if "trained on too" in line] == [
+        "12 of 12 queries of lists are trained on too, so its MAP is too favourable"
+    ]
+
+
+def test_a_run_is_continued_with_its_own_data_options_and_files_alone(folder: Path) -> None:
+    options: dict[str, Any] = {"eval_data": folder / "lists.jsonl", "save_total_limit": 9, "list_layers": 1}
+    trained = run(folder, **options)
+    record = (folder / "out" / "arguments.json").read_bytes()
+    before = weights(trained.folder)
+    other = write_lists(folder / "other.jsonl", seed=1)
+    shutil.copy(folder / "lists.jsonl", folder / "moved.jsonl")
+    for change, message in (
+        ({"data": other}, "the files of --data, --eval_data or --teacher are not those of the run"),
+        ({"margin": 0.9}, "--margin is 0.9, and it was 0.25 in the run of .*checkpoint-6: give the same"),
+        ({"list_layers": 3}, "--list_layers is 3, and it was 1"),
+        ({"eval_data": f"lists={other}"}, "--eval_data is "),
+        ({"encoder": None, "list_layers": None, "model": trained.folder}, "--model is .*, and it was None"),
+        ({"freeze": "encoder"}, "--freeze is encoder, and it was none"),
+        ({"seed": 1}, "--seed is 1, and it was 42"),
+    ):
+        with pytest.raises(ListconError, match=message):
+            run(folder, resume_from_checkpoint="true", **{**options, **change})
+    assert (folder / "out" / "arguments.json").read_bytes() == record
+    shutil.rmtree(folder / "out" / "model")
+    shutil.rmtree(folder / "out" / "checkpoint-6")
+    again = run(folder, resume_from_checkpoint="true", **{**options, "data": folder / "moved.jsonl"})
+    assert largest_difference(weights(again.folder), before) == 0
+
+    checkpoint = folder / "out" / "checkpoint-6"
+    for name, message in (
+        ("model.safetensors", "cannot continue from .*checkpoint-6: cannot read the weights"),
+        ("optimizer.pt", "optimizer.pt is damaged, or missing"),
+        ("trainer_state.json", "cannot continue from .*checkpoint-6: Expecting"),
+        ("../arguments.json", "cannot continue from .*checkpoint-6: Expecting"),
+    ):
+        whole = (checkpoint / name).read_bytes()
+        (checkpoint / name).write_bytes(b"xx")
+        with pytest.raises(ListconError, match=message):
+            run(folder, resume_from_checkpoint="true", **options)
+        (checkpoint / name).write_bytes(whole)
+    run(folder, "lean", save_only_model=True)
+    with pytest.raises(ListconError, match=r"is damaged, or missing \(--save_only_model\)"):
+        run(folder, "lean", resume_from_checkpoint="true")
+
+
 def test_several_held_out_sets_are_named(folder: Path) -> None:
     other = write_lists(folder / "other.jsonl", seed=1)
     run(folder, "out", "--eval_data", str(folder / "lists.jsonl"), f"fresh={other}", num_train_epochs=1)
