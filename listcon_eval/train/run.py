@@ -202,15 +202,12 @@ def _checkpoint_to_resume(arguments: Arguments, output: Path) -> Path | None:
                 f"{output} holds a run: continue it with --resume_from_checkpoint true, or give another --output_dir"
             )
         return None
-    if wanted.casefold() == "true" and (
-        checkpoints or not (output / "model").exists()
-    ):  # without a checkpoint, the run was interrupted before its first one
-        return checkpoints[max(checkpoints)] if checkpoints else None
+    if wanted.casefold() == "true":
+        if not checkpoints and (output / "model").exists():
+            raise ListconError(f"{output} holds a trained model and no checkpoint: give another --output_dir")
+        return checkpoints[max(checkpoints)] if checkpoints else None  # it may have been cut short before the first one
     if not (Path(wanted) / "trainer_state.json").exists():
-        raise ListconError(
-            f"--resume_from_checkpoint is {wanted}, and there is no such checkpoint: expected true, or a folder "
-            f"checkpoint-N of a run"
-        )
+        raise ListconError(f"--resume_from_checkpoint is {wanted}: expected true, or a folder checkpoint-N of a run")
     return Path(wanted)
 
 

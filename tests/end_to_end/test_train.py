@@ -41,15 +41,16 @@ def folder(tmp_path: Path) -> Path:
 def test_two_processes_train_the_weights_of_one(freeze: str, folder: Path) -> None:
     """13 lists in steps of 8: with two processes, three copies fill up the last step, and do not count."""
     options = ["--freeze", freeze, "--list_dropout", "0", "--num_train_epochs", "2"]
-    options += ["--optim", "sgd", "--learning_rate", "0.1", "--max_grad_norm", "0"]
+    options += ["--optim", "sgd", "--max_grad_norm", "0"]
     micro = ("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2")
-    done = cold(*TWO, *arguments(folder, "two", *options, *micro))
+    done = cold(*TWO, *arguments(folder, "two", *options, *micro, "--learning_rate", "0.1"))
     assert done.stdout.splitlines()[-1] == str(folder / "two" / "model")
     assert done.stdout.count("best MAP") == 1
     models = {"two": load_checkpoint(folder / "two" / "model").model.state_dict()}
     one = ("--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "1")
-    for name, more in (("one", ()), ("none", ("--learning_rate", "0"))):
-        trained = train(parse_arguments(arguments(folder, name, *options, *one, *more)[1:]))
+    for name, rate in (("one", "0.1"), ("none", "0")):
+        words = arguments(folder, name, *options, *one, "--learning_rate", rate)
+        trained = train(parse_arguments(words[1:]))
         models[name] = load_checkpoint(trained.folder).model.state_dict()
     difference, change = (
         max((models["one"][key] - models[other][key]).abs().max().item() for key in models["one"])
@@ -88,7 +89,7 @@ def test_help_fits_two_screens_and_needs_no_data() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--eval_data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--learning_rate", "1e30", "--warmup_steps", "0", "--max_grad_norm", "0"], "is not a finite number at step"),
     ],
 )

@@ -277,6 +277,9 @@ def test_a_run_is_continued_with_its_own_data_options_and_files_alone(folder: Pa
         with pytest.raises(ListconError, match=message):
             run(folder, resume_from_checkpoint="true", **options)
         (checkpoint / name).write_bytes(whole)
+    run(folder, "bare", save_strategy="no")
+    with pytest.raises(ListconError, match="bare holds a trained model and no checkpoint"):
+        run(folder, "bare", resume_from_checkpoint="true")
     run(folder, "lean", save_only_model=True)
     with pytest.raises(ListconError, match=r"is damaged, or missing \(--save_only_model\)"):
         run(folder, "lean", resume_from_checkpoint="true")
