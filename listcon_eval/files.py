@@ -27,7 +27,7 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def check_replaceable(path: Path, start: str = "", kind: str = "") -> None:
+def check_replaceable(path: Path, start: str, kind: str) -> None:
     """Refuse, before any work, a file that cannot be written, or that would take the place of something else.
 
     Args:

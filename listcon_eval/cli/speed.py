@@ -89,9 +89,13 @@ def speed(
         options.refuse_with("--model", random=random)
     if profile is not None and len(data or shape or ()) != 1:
         raise ListconError("--profile traces one workload: give a single --shape or --data")
-    for path in (json_file, profile, output):
+    for path, start, kind in (
+        (json_file, '{"measurements":', "a file of measurements"),
+        (profile, '{"schemaVersion":', "a profiler trace"),
+        (output, "# Speed Written by `listcon-eval speed", "a page of measurements"),
+    ):
         if path is not None:
-            check_replaceable(path)
+            check_replaceable(path, "".join(start.split()), kind)
     host_bytes = options.size_of(memory, "--memory")
     device_bytes = options.size_of(device_memory, "--device-memory")
     import torch

@@ -21,11 +21,11 @@ def speed(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_random_model_on_synthetic_lists(tmp_path: Path) -> None:
+    files = ("--json", tmp_path / "speed.json", "--profile", tmp_path / "trace.json", "--output", tmp_path / "speed.md")
     done = speed(
         *("--random", "tiny", "--shape", "T2Reranking", "--scale", "0.0005", "--repeats", "2"),
         *("--reference-queries", "1", "--threads", "1", "--device", "cpu", "--memory", "3GB"),
-        *("--json", tmp_path / "speed.json", "--profile", tmp_path / "trace.json"),
-        *("--output", tmp_path / "docs" / "speed.md"),
+        *files,
     )
     for part in ("published procedure", "engine", "GB of 3.00 GB, within the budget", "1 of 1 lists", "random tiny"):
         assert part in done.stdout
@@ -34,10 +34,12 @@ def test_a_random_model_on_synthetic_lists(tmp_path: Path) -> None:
     assert measured["agreement"]["identical"] == 1
     assert len(measured["seconds"]) == 2
     assert json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
-    markdown = (tmp_path / "docs" / "speed.md").read_text(encoding="utf-8")
+    markdown = (tmp_path / "speed.md").read_text(encoding="utf-8")
     assert "## T2Reranking, 3 queries" in markdown
     assert "--threads 1 --device cpu --memory 3GB\n" in markdown  # the files that were written are left out
     assert str(tmp_path) not in markdown
+    again = listcon_eval("speed", "--random", "huge", "--shape", "T2Reranking", "--scale", "0.0005", *files, code=2)
+    assert "no random model 'huge'" in again.stderr  # and not: these files are there
 
 
 def test_a_checkpoint_on_a_file_of_lists(checkpoint_folder: Path, tmp_path: Path) -> None:
@@ -69,6 +71,14 @@ def test_a_checkpoint_on_a_file_of_lists(checkpoint_folder: Path, tmp_path: Path
 )
 def test_mistakes_are_explained(arguments: tuple[str, ...], message: str) -> None:
     assert message in one_line(listcon_eval("speed", *arguments, code=2).stderr)
+
+
+@pytest.mark.parametrize("option", ["--json", "--profile", "--output"])
+def test_a_file_of_another_kind_is_not_overwritten(option: str, tmp_path: Path) -> None:
+    mine = tmp_path / "lists.jsonl"
+    mine.write_text('{"query": "q", "positive": ["a"], "negative": ["b"]}\n', encoding="utf-8")
+    done = listcon_eval("speed", "--data", mine, option, mine, code=2)
+    assert "lists.jsonl is there and is not a" in one_line(done.stderr)
 
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
