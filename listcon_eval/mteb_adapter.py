@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 class SystemSearch:
     """Reranks mteb's candidate lists with a system (mteb's `SearchProtocol`).
 
+    `mteb.evaluate` keeps results in a cache, and finds them there by the task's name alone: for data of your own give
+    `cache=None` or `overwrite_strategy="always"`, or it gives old numbers after the data has changed.
+
     Args:
         system: the loaded system.
         mode: one of its modes; its first when None.
         progress: told of units that are done.
 
     Raises:
-        ListconError: the system ranks by judgements, which mteb does not hand over.
+        ListconError: the system ranks by judgements, which mteb does not hand over, or has no such mode.
     """
 
     def __init__(self, system: System, mode: str | None = None, *, progress: Progress = no_progress) -> None:
@@ -41,6 +44,8 @@ class SystemSearch:
                 f"{system.name} ranks by the task's judgements, which mteb does not hand to a model: use "
                 "`listcon_eval.evaluate` or `listcon-eval run -m oracle`"
             )
+        if mode is not None and mode not in system.modes:
+            raise ListconError(f"{system.name} has no mode {mode!r}: give one of {', '.join(system.modes)}, or None")
         self.system = system
         self.mode = system.modes[0] if mode is None else mode
         self._progress = progress

@@ -139,6 +139,12 @@ def test_the_oracle_is_refused_since_mteb_hands_over_no_judgements() -> None:
         SystemSearch(Oracle())
 
 
+@pytest.mark.parametrize("mode", ["iterativ", "pointwise", ""])
+def test_a_mode_that_the_system_lacks_is_refused(ranker: ListConRanker, mode: str) -> None:
+    with pytest.raises(ListconError, match=f"has no mode {mode!r}: give one of conventional, iterative"):
+        ListConSearch(ranker, mode)  # type: ignore[arg-type]
+
+
 def test_modes_and_dtypes_have_experiment_names_of_their_own(checkpoint_folder: Path) -> None:
     names = set()
     for dtype in DTYPES:
