@@ -235,6 +235,11 @@ def _scored_run(
     qrels = {query_id: row for query_id, row in read_qrels(judgements).items() if row}
     if not qrels:
         raise ListconError(f"{source} has no judgements; expected lines `query 0 document relevance`")
+    if not any(value >= relevance for row in qrels.values() for value in row.values()):
+        raise ListconError(
+            f"{source} judges no document of any query {relevance} or more, from which on one is relevant: nothing can "
+            "be measured"
+        )
     run = read_trec_run(scores, qrels)
     if own is not None and judgements is not own:
         _check_judgements(qrels, source, read_qrels(own), own)

@@ -423,6 +423,8 @@ def test_trec_runs_with_other_judgements_are_not_compared(tmp_path: Path) -> Non
     assert compare([runs[0], runs[2]]).tasks[0].queries == 1  # in another order they are the same judgements
     with pytest.raises(ListconError, match="has no judgements"):
         compare(runs[:2], qrels=trec(tmp_path, "empty.qrels", ""))
+    with pytest.raises(ListconError, match="judges no document of any query 1 or more"):
+        compare(runs[:2], qrels=trec(tmp_path, "zero.qrels", "q1 0 d1 0\nq1 0 d2 -1\n"))
 
 
 def test_what_to_test_against_is_one_system(tmp_path: Path) -> None:
