@@ -17,7 +17,7 @@ from listcon_eval.inference.devices import choose_device, device_count, resolve_
 from listcon_eval.metrics.ir_measures import metric_names
 from listcon_eval.records import DTypeOption, Mode
 from listcon_eval.speed.workload import SHAPES
-from listcon_eval.systems.base import LoadOptions, System, load_system, system_class
+from listcon_eval.systems.base import LoadOptions, System, check_options, load_system
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
 from listcon_eval.workers import RayWorkers
 
@@ -109,8 +109,8 @@ def cells_of(sweep: Sweep) -> list[Cell]:
     """The cells of a sweep; for several workers those of long tasks come first, so that none is left alone at the end.
 
     Raises:
-        ListconError: a model, a task or a metric cannot be found, two cells are the same, or the output folder cannot
-            be written to.
+        ListconError: a model, a task or a metric cannot be found, a model takes no max_length, two cells are the
+            same, or the output folder cannot be written to.
     """
     metric_names(sweep.metrics)
     tasks = chosen_tasks(sweep.task_names, sweep.data)
@@ -118,7 +118,7 @@ def cells_of(sweep: Sweep) -> list[Cell]:
     known = set()
     for model in sweep.models:
         spec = resolve_model(model.model, model.kind, model.revision)
-        kind = system_class(spec.kind)
+        kind = check_options(spec, LoadOptions(max_length=model.max_length))
         dtypes: list[DTypeOption] = sweep.dtypes if "dtype" in kind.load_options else ["auto"]
         for dtype in dtypes:
             device = sweep.device if "device" in kind.load_options else None

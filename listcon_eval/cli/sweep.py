@@ -2,6 +2,7 @@
 
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from listcon_eval.cli import options
-from listcon_eval.cli.console import RESUMES, handled_errors, note, set_up_logging, stderr
+from listcon_eval.cli.console import RESUMES, UNUSABLE_INPUT, handled_errors, note, set_up_logging, stderr
 from listcon_eval.cli.report import missing_extra, report
 from listcon_eval.cli.table import table
 from listcon_eval.errors import CheckFailedError, ListconError, count_of, first_line
@@ -75,13 +76,19 @@ def sweep(
     what = f"{len(failed)} of {count_of(len(cells), 'cell')} failed"
     if len(failed) == len(cells):
         raise ListconError("\n".join([what, *told]))
-    try:
-        table(results_folder(Path(plan.output)))
-        if not without_page:
-            report([results_folder(Path(plan.output))], output=Path(plan.output) / "report.html", quiet=True)
-    finally:  # also where an older run in the folder keeps these from ending well
-        if failed:
-            raise CheckFailedError("\n".join([what, *told]))
+    folder = results_folder(Path(plan.output))
+    shows = {"table": partial(table, folder)}
+    if not without_page:
+        shows["report.html"] = partial(report, [folder], output=Path(plan.output) / "report.html", quiet=True)
+    for name, show in shows.items():
+        try:
+            show()
+        except typer.Exit as ended:  # too many systems for a page, an older run in the folder: the cells have ended
+            if ended.exit_code != UNUSABLE_INPUT:
+                raise
+            note(f"there is no {name} for this reason; the results of the cells are in {folder}")
+    if failed:
+        raise CheckFailedError("\n".join([what, *told]))
 
 
 def _name(cell: "Cell") -> str:

@@ -19,6 +19,7 @@ from listcon_eval.cli import report
 from listcon_eval.data import local_task
 from listcon_eval.errors import ListconError
 from listcon_eval.evaluation import evaluate
+from listcon_eval.report import run_data
 from listcon_eval.results.chunk_cache import ChunkCache
 from listcon_eval.sweep import Sweep, cells_of
 from listcon_eval.systems.base import LoadOptions
@@ -192,6 +193,15 @@ def test_a_sweep_without_the_extra_for_a_page_says_so_first(tmp_path: Path, monk
     assert listcon_eval("sweep", tmp_path / "sweep.yaml", "--quiet").stderr == ""
 
 
+def test_a_page_that_cannot_be_made_does_not_fail_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_data, "MAX_SYSTEMS", 1)
+    content = f"models: [bm25, random]\ntasks: [MiniWeb]\nlimit: 2\noutput: {tmp_path}"
+    (tmp_path / "sweep.yaml").write_text(content, encoding="utf-8")
+    done = listcon_eval("sweep", tmp_path / "sweep.yaml")
+    assert "2 systems for one report; give at most 1 there is no report.html for this reason" in one_line(done.stderr)
+    assert "BM25 (characters)" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [
@@ -210,6 +220,7 @@ def test_a_sweep_without_the_extra_for_a_page_says_so_first(tmp_path: Path, monk
         ("models: []", "models is []"),
         ("models: [bm25]\ndtypes: [float8]", "dtypes.0 is 'float8'"),
         ("models: [{model: bm25, size: 3}]", "'models.0.size' is no key of a sweep: known are model, kind"),
+        ("models: [{model: bm25, max_length: 9}]", "leave out --max-length: a model of the kind bm25"),
         ("models: [bm25]\nmodels: [random]", "comes a second time"),
     ],
 )
