@@ -29,6 +29,7 @@ def _package_logger() -> Iterator[None]:
     yield
     logger = logging.getLogger("listcon_eval")
     logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
