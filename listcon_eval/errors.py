@@ -8,14 +8,15 @@ def count_of(number: int, noun: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message; the name of its class when it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line of an error's message, and the second where it ends in a colon; its class when it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")])
 
 
 def first_line_with_class(error: Exception) -> str:
     """The name of an error's class, and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    name = type(error).__name__
+    return f"{name}: {first_line(error)}" if str(error).strip() else name
 
 
 class ListconError(Exception):

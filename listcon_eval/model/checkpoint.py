@@ -37,7 +37,7 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from listcon_eval.errors import ListconError, first_line
+from listcon_eval.errors import ListconError, first_line, first_line_with_class
 from listcon_eval.files import sha256_of_file, sha256_of_texts, swapped_folder
 from listcon_eval.model.architecture import ListConConfig, ListConModel, new_encoder
 from listcon_eval.model.source import ModelSource, resolve_source
@@ -118,12 +118,7 @@ def load_checkpoint(model: str | Path | ModelSource, revision: str | None = None
     placed, ignored, unexpected = _place(tensors, encoder, folder)
     network = _build(_config_of(encoder, placed, folder), placed, unexpected, folder)
     tokenizer = load_tokenizer(folder)
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= encoder.vocab_size:
-        raise ListconError(
-            f"the tokenizer in {folder} has token ids up to {largest}, and the encoder has embeddings for "
-            f"{encoder.vocab_size}: they do not belong together"
-        )
+    check_token_ids(tokenizer, encoder, folder)
     return Checkpoint(network, tokenizer, source, layout, tuple(ignored))
 
 
@@ -193,6 +188,21 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         raise ListconError(
             f"the tokenizer in {folder} has {len(special)} special tokens and no others, so every text would be "
             f"unknown to it: its files are missing or empty; expected one of {', '.join(_TOKENIZER_FILES)}"
+        )
+
+
+def check_token_ids(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, folder: Path) -> None:
+    """Refuse a tokenizer with more tokens than a network has embeddings for, as far as its configuration says.
+
+    Raises:
+        ListconError: a token's id is beyond the embeddings.
+    """
+    largest = max(tokenizer.get_vocab().values())
+    known = getattr(config.get_text_config(), "vocab_size", None)
+    if known is not None and largest >= known:
+        raise ListconError(
+            f"the tokenizer in {folder} has token ids up to {largest}, and the network has embeddings for {known}: "
+            "they do not belong together"
         )
 
 
@@ -423,8 +433,14 @@ def _place(
     Returns:
         The tensors by name, the keys that no score depends on, and the keys without a place.
     """
-    with torch.device("meta"):
-        network = new_encoder(encoder)
+    try:
+        with torch.device("meta"):
+            network = new_encoder(encoder)
+    except Exception as error:  # each architecture refuses its values in its own way
+        reason = first_line_with_class(error)
+        raise ListconError(
+            f"{folder / 'config.json'} describes no {encoder.model_type} that can be built: {reason}"
+        ) from error
     names = {f"encoder.{name}" for name in network.state_dict()}
     table = network.get_input_embeddings().weight
     table_name = next(name for name, parameter in network.named_parameters() if parameter is table)

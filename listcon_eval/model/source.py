@@ -54,8 +54,19 @@ def resolve_source(path_or_id: str | Path, revision: str | None = None) -> Model
             when it is None.
 
     Raises:
-        ListconError: when there is no such folder, or the hub and its cache do not give the files.
+        ListconError: when there is no such folder, the hub and its cache do not give the files, or an adapter is among
+            them.
     """
+    source = _found(path_or_id, revision)
+    if (source.folder / "adapter_config.json").exists():
+        raise ListconError(
+            f"{source.folder} holds adapter_config.json, and no adapter is read here: the scores would be those of the "
+            "model without it. Merge it into the weights (peft: merge_and_unload), or remove the file"
+        )
+    return source
+
+
+def _found(path_or_id: str | Path, revision: str | None) -> ModelSource:
     folder = Path(path_or_id).expanduser()
     name = str(path_or_id)
     local = folder if folder.is_dir() else _MINI_FOLDER if name == MINI else None

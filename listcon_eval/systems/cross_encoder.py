@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from listcon_eval.errors import ListconError
 from listcon_eval.inference.memory import BatchBudget
 from listcon_eval.model.architecture import max_tokens
-from listcon_eval.model.checkpoint import check_tokenizer
+from listcon_eval.model.checkpoint import check_token_ids, check_tokenizer
 from listcon_eval.ordering import ranked_list
 from listcon_eval.records import CandidateList
 from listcon_eval.systems.base import LoadOptions, RankContext, Ranking
@@ -33,7 +33,6 @@ from listcon_eval.systems.resolve import ModelSpec, read_json
 
 logger = logging.getLogger(__name__)
 
-_SHORTEST = 4  # three special tokens and one of the texts
 _CHAT_LENGTH = 1024  # that of LdIR-Qwen2-reranker's model card
 _MARK = "listcon-eval-message"
 
@@ -55,6 +54,7 @@ class CrossEncoder(NetworkSystem):
             )
             check_weights(folder, self._loaded)
             check_tokenizer(self.scorer.tokenizer, folder)
+            check_token_ids(self.scorer.tokenizer, self._loaded[0].network.config, folder)
         self.max_length = self.scorer.max_length
         self._usual_length = self.max_length if options.max_length is None else None
         return self.scorer.model
@@ -72,6 +72,9 @@ class CrossEncoder(NetworkSystem):
         places = {pair: place for place, pair in enumerate(pairs)}
         ranked = [ranked_list(scores[[places[row.query, passage] for passage in row.passages]]) for row in lists]
         return Ranking(ranked, {}, observed)
+
+    def _try(self) -> None:
+        self.score([("0", "0")], self.max_length)
 
     def score(self, pairs: Sequence[tuple[str, ...]], longest: int) -> NDArray[np.float32]:
         """The logits of a chunk of pairs, (N,); `longest` is the tokens of the longest pair."""
@@ -126,9 +129,6 @@ class PairScorer:
         tokenizer: Any = self.model.tokenizer
         _give_padding(tokenizer, network)
         _give_segments(tokenizer, network)
-        own = own_length(self.model.max_seq_length, network, folder)
-        self.max_length = own if max_length is None else check_length(max_length, _SHORTEST, own, folder)
-        self.model.max_seq_length = self.max_length
         given = {name: text for name, text in self.model.prompts.items() if text}
         self.prompt: str = given.pop(self.model.default_prompt_name, "")
         if given:
@@ -140,6 +140,10 @@ class PairScorer:
             )
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.added = tokenizer.num_special_tokens_to_add(pair=True) + len(tokenizer.tokenize(self.prompt))
+        shortest = self.added + 1  # with one token of the texts
+        own = own_length(self.model.max_seq_length, network, folder, shortest)
+        self.max_length = own if max_length is None else check_length(max_length, shortest, own, folder)
+        self.model.max_seq_length = self.max_length
 
     def __call__(self, pairs: Sequence[tuple[str, ...]], longest: int, budget: BatchBudget) -> NDArray[np.float32]:
         """The logits of pairs of query and passage, (N,); `longest` is the tokens of the longest pair."""

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from listcon_eval.errors import ListconError
-from listcon_eval.model.checkpoint import check_tokenizer, holds_listconranker, load_checkpoint
+from listcon_eval.model.checkpoint import check_token_ids, check_tokenizer, holds_listconranker, load_checkpoint
 from listcon_eval.mteb_compat import registered_model
 from listcon_eval.ordering import ranked_list
 from listcon_eval.records import CandidateList
@@ -37,14 +37,14 @@ from listcon_eval.systems.network import (
     observed_texts,
     own_length,
 )
-from listcon_eval.systems.resolve import ModelSpec
+from listcon_eval.systems.resolve import ModelSpec, read_json
 
 if TYPE_CHECKING:
     from mteb.models import EncoderProtocol, ModelMeta
 
 logger = logging.getLogger(__name__)
 
-_SHORTEST = 3  # two special tokens and a text's first
+_SETTINGS = "config_sentence_transformers.json"
 
 
 class Embedding(NetworkSystem):
@@ -82,6 +82,8 @@ class Embedding(NetworkSystem):
             self._tokenizer = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else None
             if self._tokenizer is not None:
                 check_tokenizer(self._tokenizer, self._source.folder)
+                for loaded_network in self._loaded:
+                    check_token_ids(self._tokenizer, loaded_network.network.config, self._source.folder)
             unused = _unused_prompts(model)
         if unused:
             logger.warning(
@@ -91,15 +93,21 @@ class Embedding(NetworkSystem):
                 ", ".join(map(repr, unused)),
             )
         network = self._loaded[0].network if self._loaded else None
-        own = own_length(getattr(model, "max_seq_length", None), network, self._source.folder)
+        shortest = 1 + (self._tokenizer.num_special_tokens_to_add() if self._tokenizer is not None else 0)
+        own = own_length(getattr(model, "max_seq_length", None), network, self._source.folder, shortest)
         self._usual_length = self.max_length = own
         if options.max_length is not None:
             longest = own if hasattr(model, "max_seq_length") else 0  # a model that cannot be told takes none
-            self.max_length = check_length(options.max_length, _SHORTEST, longest, self._source.folder)
+            self.max_length = check_length(options.max_length, shortest, longest, self._source.folder)
         if self._tokenizer is not None:
             changed: Any = model  # a property of sentence-transformers' models
             changed.max_seq_length = self.max_length
         return model
+
+    def _try(self) -> None:
+        model: Any = self.model
+        if hasattr(model, "default_prompt_name"):  # one of sentence-transformers; mteb loads others whole
+            model.encode(["0"], show_progress_bar=False)
 
     @contextmanager
     def _encoder_folder(self) -> Iterator[Path]:
@@ -231,6 +239,12 @@ def _sentence_transformers(folder: str, device: torch.device, meta: "ModelMeta |
     arguments = dict(meta.loader_kwargs) if meta else {}
     prompts = arguments.pop("model_prompts", None)
     model = SentenceTransformer(folder, device=str(device), local_files_only=True, **arguments)
+    stated = read_json(Path(folder) / _SETTINGS).get("similarity_fn_name")
+    if stated not in (None, model.similarity_fn_name) and "similarity_fn_name" not in arguments:
+        raise ListconError(
+            f"{folder}/{_SETTINGS} names the similarity {stated!r}, which sentence-transformers does not have for "
+            f"embeddings of texts: it would take {model.similarity_fn_name}"
+        )
     if not model.prompts.get("document"):
         # sentence-transformers' other names for it: an empty "document", which it adds by itself, hides them
         model.prompts["document"] = next(filter(None, map(model.prompts.get, ("passage", "corpus"))), "")

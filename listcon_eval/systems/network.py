@@ -39,7 +39,7 @@ class LoadedNetwork(NamedTuple):
     """A network that transformers has loaded, by its own report."""
 
     network: PreTrainedModel
-    missing: list[str]  # names of its weights that the files lack, which transformers draws at random
+    missing: list[str]  # names of its weights that the files lack or have in another shape: they are drawn at random
     unused: list[str]  # names of weights in the files that the network has no place for
 
 
@@ -62,12 +62,16 @@ def loading(spec: ModelSpec, what: str, dtype: torch.dtype) -> Iterator[list[Loa
     def from_pretrained(cls: type, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401 - those of transformers
         kwargs.pop("torch_dtype", None)
         load = original.__get__(None, cls)
-        kwargs |= {"dtype": dtype, "output_loading_info": True}
+        kwargs |= {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
         network, info = load(*args, **kwargs)
         if info["missing_keys"] and (renaming := _renaming(network, info["missing_keys"], info["unexpected_keys"])):
             logger.info("%s: reading weights under the prefix %s", folder, ", ".join(renaming))
             network, info = load(*args, **kwargs, key_mapping=renaming)
-        missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+        misshaped = {
+            f"{name} ({tuple(stored)} in the files, {tuple(own)} by config.json)"
+            for name, stored, own in info["mismatched_keys"]
+        }
+        missing = {*info["missing_keys"], *misshaped}
         loaded.append(LoadedNetwork(network, sorted(missing), sorted(info["unexpected_keys"])))
         return network
 
@@ -157,15 +161,24 @@ def _dtype_name(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def own_length(stated: int | None, network: nn.Module | None, folder: Path) -> int:
-    """The tokens that a model reads: what its files state, cut to what the network has positions for."""
+def own_length(stated: float | None, network: nn.Module | None, folder: Path, shortest: int) -> int:
+    """The tokens that a model reads: what its files state, cut to what the network has positions for.
+
+    Raises:
+        ListconError: they state no number, or one with which nothing is read.
+    """
+    if stated is not None and not (isinstance(stated, int | float) and stated >= shortest):
+        raise ListconError(
+            f"the files in {folder} say that texts are cut to {stated!r} tokens (max_seq_length or model_max_length): "
+            f"give {shortest} or more, with which a text is read"
+        )
     usable = max_tokens(network) if network is not None else None
     if stated is None or stated > 2**31:  # transformers' way to say that a tokenizer states none
         return usable or _USUAL_LENGTH
     if usable is not None and stated > usable:
         logger.warning("%s: texts are cut to the %d tokens that it has positions for, not %d", folder, usable, stated)
         return usable
-    return stated
+    return int(stated)
 
 
 def check_length(length: int, shortest: int, longest: int, folder: Path) -> int:
@@ -227,7 +240,7 @@ class NetworkSystem(System):
     """A network loaded from a model's files.
 
     Raises:
-        ListconError: it cannot be loaded, lacks weights, or does not take the length that was asked for.
+        ListconError: it cannot be loaded, lacks weights, reads no text, or does not take the length that was asked for.
     """
 
     packages = ("torch", "transformers", "sentence-transformers")
@@ -259,6 +272,13 @@ class NetworkSystem(System):
                 parameter.data = parameter.data.to(dtype)
         self.model.to(device).eval()
         self.chunk_tokens = chunk_tokens(self.budget.size, self.model, device)
+        try:
+            self._try()
+        except Exception as error:  # what parts that do not fit each other raise differs by library
+            raise ListconError(
+                f"{spec.given} was loaded, but reads no text: {first_line(error)}; check that the files in "
+                f"{self._source.folder} belong together"
+            ) from error
 
     @classmethod
     def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
@@ -268,6 +288,10 @@ class NetworkSystem(System):
     @abstractmethod
     def _network(self, spec: ModelSpec, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> nn.Module:
         """Load the network, set `max_length`, `_usual_length` and `_loaded`, and return it."""
+
+    @abstractmethod
+    def _try(self) -> None:
+        """Read a short text: parts that do not fit each other should show before the long work."""
 
     def _in_chunks(
         self,

@@ -28,6 +28,7 @@ from listcon_eval.model import Checkpoint, ListConConfig, ListConModel, load_che
 from listcon_eval.model.checkpoint import QUANTISED_FILE, holds_listconranker, names_of_weights, quantised
 from listcon_eval.train.arguments import StartArguments
 from listcon_eval.train.start import start_from
+from result_folders import change_json
 from texts import random_list
 
 HUGE = b'{"x":{"dtype":"F32","shape":[2000000000000],"data_offsets":[0,8000000000000]}}'
@@ -156,6 +157,10 @@ def test_sharded_and_pickled_encoders_are_read(tmp_path: Path) -> None:
             ),
             "the list width 96 is not a multiple of the encoder's 64 attention heads",
         ),
+        (lambda folder: change_json(folder / "config.json", num_attention_heads=3), "describes no bert that can be"),
+        (lambda folder: change_json(folder / "config.json", hidden_act="nonsense"), "config.json describes no bert"),
+        (lambda folder: change_json(folder / "config.json", pad_token_id=99999), "config.json describes no bert"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "holds adapter_config.json, and no adapter"),
     ],
 )
 def test_a_broken_folder_is_one_clear_error(tmp_path: Path, break_it: object, message: str) -> None:

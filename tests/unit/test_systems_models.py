@@ -30,6 +30,7 @@ from listcon_eval.records import CandidateList
 from listcon_eval.results.chunk_cache import ChunkCache
 from listcon_eval.systems.base import LoadOptions, RankContext, System, load_system
 from listcon_eval.systems.resolve import resolve_model
+from result_folders import change_json
 from systems import write_chat_classifier, write_cross_encoder, write_embedding
 from texts import random_list
 
@@ -351,6 +352,57 @@ def test_damaged_files_are_one_message(tmp_path: Path) -> None:
     folder = write_cross_encoder(tmp_path / "other")
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(ListconError, match="cannot be loaded as a cross-encoder"):
+        load(folder)
+
+
+def more_tokens(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<more-{number}>" for number in range(20)])
+    tokenizer.save_pretrained(folder)
+
+
+def narrow_dense(folder: Path) -> None:
+    dense = torch.nn.Linear(32, 96).state_dict()
+    save_file({f"linear.{name}": value for name, value in dense.items()}, folder / "2_Dense" / "model.safetensors")
+    change_json(folder / "2_Dense" / "config.json", in_features=32)
+
+
+def setting(file: str, **values: object) -> Callable[[Path], None]:
+    return lambda folder: change_json(folder / file, **values)
+
+
+@pytest.mark.parametrize(
+    ("writer", "break_it", "message"),
+    [
+        (write_embedding, more_tokens, "they do not belong together"),
+        (write_cross_encoder, more_tokens, "they do not belong together"),
+        (write_chat_classifier, more_tokens, "they do not belong together"),
+        (write_embedding, narrow_dense, "was loaded, but reads no text: .* shapes cannot be multiplied"),
+        (write_embedding, setting("2_Dense/config.json", in_features=32), "for Dense: size mismatch for linear.weight"),
+        (write_embedding, setting("sentence_bert_config.json", max_seq_length=0), "cut to 0 tokens .* give 3 or more"),
+        (write_embedding, setting("sentence_bert_config.json", max_seq_length="x"), "cut to 'x' tokens"),
+        (write_cross_encoder, setting("tokenizer_config.json", model_max_length=-1), "-1 tokens .* give 4 or more"),
+        (write_cross_encoder, setting("tokenizer_config.json", model_max_length=3), "3 tokens .* give 4 or more"),
+        (
+            write_embedding,
+            setting("config.json", max_position_embeddings=100),
+            r"\(512, 64\) in the files, \(100, 64\)",
+        ),
+        (write_cross_encoder, setting("config.json", max_position_embeddings=100), "lack 1 weight of a BertForS"),
+        (
+            lambda folder: write_embedding(folder, similarity="nonsense"),
+            lambda _: None,
+            "names the similarity 'nonsense', which sentence-transformers does not have .* would take cosine",
+        ),
+        (write_embedding, lambda folder: (folder / "adapter_config.json").write_text("{}"), "no adapter is read here"),
+    ],
+)
+def test_a_model_that_could_not_read_is_refused_when_it_is_loaded(
+    writer: Writer, break_it: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    folder = writer(tmp_path / "model")
+    break_it(folder)
+    with pytest.raises(ListconError, match=message):
         load(folder)
 
 
