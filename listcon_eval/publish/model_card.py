@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult
-from huggingface_hub.repocard_data import eval_results_to_model_index
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
 from listcon_eval.data import CARD_TASKS, official_task
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, first_line_with_class
 from listcon_eval.files import write_text
 from listcon_eval.publish.eligibility import choose_results, publish_blockers
 from listcon_eval.report.table import comparison_tables, has_block, line_break_of, read_markdown, with_block
@@ -86,8 +86,8 @@ def update_model_card(path: Path, paths: Sequence[Path], mode: str) -> list[str]
     `<!-- listcon-eval table -->` and `<!-- end -->` is replaced.
 
     Raises:
-        ListconError: as `model_card_front_matter`; or the card cannot be read, its front matter is not YAML or has
-            two keys `model-index`, or a marker has no end.
+        ListconError: as `model_card_front_matter`; or the card cannot be read, its front matter is not YAML, has
+            two keys `model-index` or one that the hub does not read, or a marker has no end.
     """
     results = choose_results(paths, mode)
     index = _model_index(results)
@@ -119,7 +119,7 @@ def _with_front_matter(text: str, index: list[dict[str, Any]], results: Sequence
             f"{path}: its front matter has {len(blocks)} keys {_KEY}, of which readers take one: leave the right one"
         )
     start, end = blocks[0] if blocks else (len(header), len(header))
-    replaced = header[:start] + _block_text(_merged(known.get(_KEY), index), results, line_break) + header[end:]
+    replaced = header[:start] + _block_text(_merged(known.get(_KEY), index, path), results, line_break) + header[end:]
     try:
         is_same = {**known, _KEY: None} == {**yaml.safe_load(replaced), _KEY: None}
     except yaml.YAMLError:
@@ -132,21 +132,29 @@ def _with_front_matter(text: str, index: list[dict[str, Any]], results: Sequence
     return text[: match.start(3)] + replaced + text[match.end(3) :]
 
 
-def _merged(known: object, index: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _merged(known: Any, index: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:  # noqa: ANN401 - any YAML
     """The card's own index, with the new results instead of those on the same data."""
     (own,) = index
-    models = [model for model in known if isinstance(model, dict)] if isinstance(known, list) else []
+    models: list[dict[str, Any]] = known or []
+    try:
+        if models:
+            model_index_to_eval_results(models)
+    except Exception as error:  # whatever is not as the hub reads it
+        raise ListconError(
+            f"{path}: its {_KEY} is not as the hub reads it, a list of models with `results` of task, dataset and "
+            f"metrics ({first_line_with_class(error)}): mend or remove it, and export again"
+        ) from error
     same = next(
         (model for model in models if model.get("name") == own["name"]), models[0] if len(models) == 1 else None
     )
     if same is None:
         return [*models, own]
     replaced = {_identity(result) for result in own["results"]}
-    kept = [result for result in same.get("results") or [] if _identity(result) not in replaced]
+    kept = [result for result in same["results"] if _identity(result) not in replaced]
     merged = {**same, "results": [*own["results"], *kept]}
     return [merged if model is same else model for model in models]
 
 
 def _identity(result: Mapping[str, Any]) -> tuple[object, ...]:
-    data = result.get("dataset") or {}
-    return (result.get("task", {}).get("type"), data.get("type"), data.get("config"), data.get("split"))
+    data = result["dataset"]
+    return (result["task"]["type"], data["type"], data.get("config"), data.get("split"))

@@ -300,6 +300,9 @@ def test_a_readme_without_front_matter_gets_one(official: Path, tmp_path: Path) 
         ("{}\n<!-- listcon-eval table -->\n", "has no <!-- end --> after it"),
         ("---\n{license: mit, model-index: []}\n---\n", "not written as one key a line"),
         ("---\nmodel-index: []\ntags: [a]\nmodel-index: []\n---\n", "has 2 keys model-index"),
+        ("---\nmodel-index:\n  name: x\n---\n", "its model-index is not as the hub reads it"),
+        ("---\nmodel-index: [{name: x, results: text}]\n---\n", "its model-index is not as the hub reads it"),
+        ("---\nmodel-index: [{name: x, results: [{task: null, dataset: t}]}]\n---\n", "not as the hub reads it"),
     ],
 )
 def test_a_card_that_cannot_be_edited_is_left_alone(text: str, reason: str, official: Path, tmp_path: Path) -> None:
