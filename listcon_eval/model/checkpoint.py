@@ -38,7 +38,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from listcon_eval.errors import ListconError, first_line, first_line_with_class
-from listcon_eval.files import sha256_of_file, sha256_of_texts, swapped_folder
+from listcon_eval.files import check_writable, sha256_of_file, sha256_of_texts, swapped_folder
 from listcon_eval.model.architecture import ListConConfig, ListConModel, new_encoder
 from listcon_eval.model.source import ModelSource, resolve_source
 
@@ -290,6 +290,9 @@ def _tensors_of(model: ListConModel) -> dict[str, Tensor]:
 @contextmanager
 def _replaced(model: ListConModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Iterator[Path]:
     """A new folder with configuration, tokenizer and the card of `folder`, whose place it takes at the end."""
+    if folder.exists() and not folder.is_dir():
+        raise ListconError(f"{folder} is a file: a checkpoint is a folder, give another name")
+    check_writable(folder.parent)
     for path in folder.iterdir() if folder.exists() else ():
         if path.is_dir() or path.suffix not in DECISIVE_SUFFIXES | {".md"}:
             raise ListconError(

@@ -447,6 +447,10 @@ def test_saving_replaces_checkpoints_and_nothing_else(tmp_path: Path, monkeypatc
     save_checkpoint(other.model, other.tokenizer, folder)
     assert_same_weights(other, load_checkpoint(folder))
     assert (folder / "README.md").read_text(encoding="utf-8") == "card"
+    with pytest.raises(ListconError, match=r"README\.md is a file: a checkpoint is a folder"):
+        save_checkpoint(other.model, other.tokenizer, folder / "README.md")
+    with pytest.raises(ListconError, match=r"cannot write to .*README\.md"):
+        save_checkpoint(other.model, other.tokenizer, folder / "README.md" / "model")
     (folder / "thesis.docx").touch()
     with pytest.raises(ListconError, match=r"holds thesis\.docx, which is no part of a checkpoint"):
         save_checkpoint(other.model, other.tokenizer, folder)
