@@ -11,6 +11,8 @@ from listcon_eval.errors import ListconError
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+# By pydantic's type of an error. For `Path`, an empty text would be the current folder.
+_EXPECTED = {"sequence_str": "a list", "string_too_short": "a text that is not empty"}
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -45,8 +47,7 @@ def check_arguments(function: Callable[..., object], given: Mapping[str, object]
             inner = [found for found in errors if any(isinstance(part, int) for part in found["loc"])]
             place = next((f"[{part}]" for found in inner for part in found["loc"] if isinstance(part, int)), "")
             expected = dict.fromkeys(
-                "a list" if found["type"] == "sequence_str" else found["msg"].removeprefix("Input should be ")
-                for found in inner or errors
+                _EXPECTED.get(found["type"], found["msg"].removeprefix("Input should be ")) for found in inner or errors
             )
             raise ListconError(
                 f"{function.__qualname__.removesuffix('.__init__')}: {name}{place} is "
@@ -58,7 +59,7 @@ def check_arguments(function: Callable[..., object], given: Mapping[str, object]
 def _adapters(function: Callable[..., object]) -> "dict[str, TypeAdapter[Any]]":
     from pydantic import ConfigDict, TypeAdapter
 
-    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True, str_min_length=1)
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     return {
         parameter.name: TypeAdapter(parameter.annotation, config=config)

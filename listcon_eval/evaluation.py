@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     import torch
 
 _KEY_DIGITS = 8  # of a run's key in the name of its folder
+_LONGEST_NAME = 240  # bytes of the 255 that a file system gives a name: folders are written aside, under a longer one
 
 
 @dataclass(frozen=True)
@@ -329,6 +330,11 @@ def _run_of(task: Task, system: System, mode: str, output: Path, metrics: tuple[
     key = run_key(task, system, mode, metrics)
     name = f"{mteb_compat.experiment_name(meta)}__{task.name}__{key[:_KEY_DIGITS]}"
     model_folder = results_folder(output) / mteb_compat.model_folder_name(system.name) / system.revision
+    if too_long := [part for part in (*model_folder.parts[-2:], name) if len(part.encode()) > _LONGEST_NAME]:
+        raise ListconError(
+            f"{system.name}: the folder of its result would have a name of {len(too_long[0].encode())} bytes "
+            f"({too_long[0][:60]}...), and file systems take {_LONGEST_NAME}: give a shorter name, revision or settings"
+        )
     return _Run(task, system, mode, key, model_folder / "experiments" / name, meta, metrics)
 
 

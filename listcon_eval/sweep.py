@@ -26,7 +26,7 @@ State = tuple[str, float]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, str_min_length=1)
 
 
 class SweepModel(_Part):

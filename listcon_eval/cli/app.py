@@ -1,7 +1,5 @@
 """The verbs of `listcon-eval`, a file each."""
 
-import re
-from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -9,18 +7,14 @@ from typer.core import TyperGroup
 
 from listcon_eval import __version__
 from listcon_eval.cli import check, clean, compare, doctor, export, report, run, show, speed, sweep, table, tasks, train
-from listcon_eval.cli.console import echo, handled_errors, help_of, plain_app
-from listcon_eval.errors import ListconError
+from listcon_eval.cli.console import echo, help_of, plain_app, refuse_empty
 
 
 class _Verbs(TyperGroup):
     """The verbs, which take no empty value: `Path` would make it the current folder."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer brings its own click, or not
-        with handled_errors():
-            for before, given in pairwise(["listcon-eval", *args]):
-                if not given or re.fullmatch("--[^=]+=", given):
-                    raise ListconError(f"the value after {given or before} is '' (empty): give one, or leave it out")
+        refuse_empty(args)
         return super().parse_args(ctx, args)
 
 

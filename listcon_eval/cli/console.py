@@ -4,12 +4,14 @@ import inspect
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -110,6 +112,14 @@ def handled_errors(at_end: str = "") -> Iterator[None]:
         where = f"{error.filename}: " if error.filename else ""
         _print_error(f"{where}{error.strerror or error}{at_end}")
         raise typer.Exit(UNUSABLE_INPUT) from error
+
+
+def refuse_empty(arguments: Sequence[str]) -> None:
+    """End a command that got an empty value, which `Path` would make the current folder."""
+    with handled_errors():
+        for before, given in pairwise(["listcon-eval", *arguments]):
+            if not given or re.fullmatch("--[^=]+=", given):
+                raise ListconError(f"the value after {given or before} is '' (empty): give one, or leave it out")
 
 
 def _print_error(text: str) -> None:

@@ -1,5 +1,6 @@
 """`listcon-eval run`, and the two reproduction scripts."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ from listcon_eval.cli.console import (
     note,
     plain_app,
     progress_shown,
+    refuse_empty,
     set_up_logging,
 )
 from listcon_eval.data import chosen_tasks
@@ -156,6 +158,7 @@ def script(mode: Mode) -> None:
         fresh: options.Fresh = False,
         quiet: options.Quiet = False,
     ) -> None:
+        refuse_empty(sys.argv[1:])
         run(
             model_name_or_path,
             "listconranker",

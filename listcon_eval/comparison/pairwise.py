@@ -125,8 +125,6 @@ def _read(
     metrics: Sequence[str],
 ) -> tuple[list[ComparedSystem], str | None]:
     """The systems, and the letter of the one to test against."""
-    if against == "":
-        raise ListconError("the system to test against is '' (empty): give a path or a part of a name, or leave it out")
     if isinstance(runs, Mapping):
         runs = named_systems(runs, qrels, metrics)
     paths = [Path(run) for run in runs if not isinstance(run, ComparedSystem)]

@@ -64,6 +64,8 @@ def named_systems(
     Raises:
         ListconError: as `read_systems`, or a path holds several systems.
     """
+    if empty := [name for name, run in runs.items() if isinstance(run, str) and not run]:
+        raise ListconError(f"{empty[0]}: the path is '' (empty): give a run's folder, or a TREC run file")
     given = {name: Path(run) if isinstance(run, (str, Path)) else run for name, run in runs.items()}
     folders = {run for run in given.values() if isinstance(run, Path) and not run.is_file()}
     by_folder = _systems_in({folder: load_results(folder, metrics) for folder in folders})

@@ -159,8 +159,13 @@ class ListConRanker:
             device_memory=device_memory,
         )
 
+    @checked
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write the checkpoint in layout 1 (what the published code reads), in float32, and return its folder."""
+        """Write the checkpoint in layout 1 (what the published code reads), in float32, and return its folder.
+
+        Raises:
+            ListconError: the folder cannot be written to, or holds something else than a checkpoint.
+        """
         return save_checkpoint(self.model, self.checkpoint.tokenizer, Path(folder))
 
     def compute_score(self, lists: Sequence[Sequence[str]]) -> list[list[float]]:

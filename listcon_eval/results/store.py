@@ -178,8 +178,6 @@ def load_results(path: str | Path, metrics: Sequence[str] = ()) -> Results:
     Raises:
         ListconError: no such folder, no run in it, or a run's files are not as they were written.
     """
-    if path == "":
-        raise ListconError("the folder of results is '' (empty): give its path")
     root = Path(path)
     check_folder(root)
     found = [load_result(folder, task) for folder, task in run_folders(root)]

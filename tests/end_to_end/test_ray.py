@@ -218,6 +218,7 @@ def test_a_page_that_cannot_be_made_does_not_fail_a_sweep(tmp_path: Path, monkey
         ("models: [bm25]\nmetrics: [foo]", "foo"),
         ("", "holds None: expected keys with their values"),
         ("models: []", "models is []"),
+        ('models: [bm25]\noutput: ""', "output is '': String should have at least 1 character"),
         ("models: [bm25]\ndtypes: [float8]", "dtypes.0 is 'float8'"),
         ("models: [{model: bm25, size: 3}]", "'models.0.size' is no key of a sweep: known are model, kind"),
         ("models: [{model: bm25, max_length: 9}]", "leave out --max-length: a model of the kind bm25"),

@@ -174,6 +174,8 @@ def test_a_reproduction_script_explains_itself_as_the_command_does() -> None:
     told = one_line(cold(sys.executable, ROOT / "eval_listconranker.py", "-h").stdout)
     assert "subsets or splits as in MIRACLReranking[zh]; mini" in told
     wrong = cold(sys.executable, ROOT / "eval_listconranker.py", "--mode", "both", code=2).stderr
+    empty = cold(sys.executable, ROOT / "eval_listconranker.py", "--output", "", code=2).stderr
+    assert "the value after --output is '' (empty)" in empty
     assert wrong.splitlines()[-1].startswith("Error: No such option: --mode")
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -456,3 +456,15 @@ def test_a_system_of_ones_own_that_gives_more_or_less_than_it_got_is_named(
 
     with pytest.raises(ListconError, match=message):
         Own("local/own").rank(lists(), "pointwise", RankContext(METADATA, "dev", keep_going=keep_going))
+
+
+def test_a_systems_settings_that_no_folder_can_be_named_after_are_refused_before_the_work(tmp_path: Path) -> None:
+    class Own(OverlapSystem):
+        def path_settings(self) -> Mapping[str, Any]:
+            return {"prompt": "x" * 150}  # mteb shortens what has more than 200 bytes
+
+        def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
+            raise AssertionError
+
+    with pytest.raises(ListconError, match=r"local/own: .* a name of 285 bytes .* file systems take 240"):
+        evaluate(Own("local/own"), {"n" * 100: [{"query": "q", "positive": ["a"], "negative": ["b"]}]}, output=tmp_path)
