@@ -133,6 +133,14 @@ def task_names() -> dict[str, str]:
     }
 
 
+def training_data_names() -> dict[str, str]:
+    """Every name that mteb has for what a model was trained on, by its case-folded form: tasks, other data sets."""
+    import mteb
+
+    others = {name for meta in mteb.get_model_metas() for name in meta.training_datasets or ()}
+    return {name.casefold(): name for name in sorted(others)} | task_names()
+
+
 def descriptive_statistics(task: AbsTaskRetrieval, subset: str, split: str) -> RetrievalDescriptiveStatistics:
     """The statistics of a loaded task's own data.
 

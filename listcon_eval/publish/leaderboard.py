@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from mteb.models.model_meta import ModelMeta
 
 from listcon_eval import mteb_compat
 from listcon_eval.data import CARD_TASKS, Task, official_tasks
+from listcon_eval.data.mteb_tasks import mteb_name
 from listcon_eval.errors import ListconError
 from listcon_eval.files import check_writable, write_bytes, write_text
 from listcon_eval.metrics import MAIN_SCORE
@@ -50,7 +52,8 @@ def export_leaderboard(
     runs' `model_meta.json` declares.
 
     Raises:
-        ListconError: a run may not be submitted, or cannot be read; gives every reason.
+        ListconError: a run may not be submitted, or cannot be read; mteb does not know what a model was trained on; the
+            folder holds results of other tasks. Gives every reason.
     """
     main = choose_results(paths, "iterative" if mode == "both" else mode)
     experiments = choose_results(paths, "conventional") if mode == "both" and main[0].mode != POINTWISE else []
@@ -60,6 +63,11 @@ def export_leaderboard(
         raise ListconError(f"the modes are of different systems ({sorted(map(str, systems))}): give one's folder")
     first = main[0]
     reasons = list(_blockers(results))
+    if training_data is not None:
+        known = mteb_compat.training_data_names()
+        named = {name: mteb_name(name) or known.get(name.strip().casefold()) for name in training_data}
+        reasons += [_unknown_data(name, known) for name, found in named.items() if found is None]
+        training_data = [found for found in named.values() if found is not None]
     metas: list[dict[str, Any]] = []
     try:
         metas = [_meta(own[0], training_data, is_main=own is main) for own in (main, experiments) if own]
@@ -70,15 +78,33 @@ def export_leaderboard(
             f"{META} does not declare the training data of {first.model}: say with --trained-on TASK,TASK which mteb "
             "tasks' data it was trained on, or --trained-on none"
         )
+    folder = results_folder(output) / mteb_compat.model_folder_name(first.model) / first.model_revision
+    places = [(folder, main)]
+    if experiments and metas:
+        name = mteb_compat.experiment_name(ModelMeta.model_validate(metas[1]))
+        places.append((folder / "experiments" / name, experiments))
+    for place, own in places:
+        others = {path.stem for path in place.glob("*.json")} - {Path(META).stem, *(result.mteb_task for result in own)}
+        if others:
+            reasons.append(
+                f"{place} holds results of {', '.join(sorted(others))}, which are not among these runs, and its "
+                f"{SETTINGS} and {META} would no longer be theirs: export all runs together, or into another folder"
+            )
     if reasons:
         raise ListconError("not exported:\n" + "\n".join(f"  - {reason}" for reason in reasons))
-    folder = results_folder(output) / mteb_compat.model_folder_name(first.model) / first.model_revision
     check_writable(folder)
-    _write(folder, main, metas[0])
-    if experiments:
-        name = mteb_compat.experiment_name(ModelMeta.model_validate(metas[1]))
-        _write(folder / "experiments" / name, experiments, metas[1])
+    for (place, own), meta in zip(places, metas, strict=True):
+        _write(place, own, meta)
     return Export(folder, results, list(_remarks(results, main, metas[0]["training_datasets"])))
+
+
+def _unknown_data(name: str, known: Mapping[str, str]) -> str:
+    near = get_close_matches(name.strip().casefold(), known, n=1)
+    hint = f" (did you mean {known[near[0]]}?)" if near else ""
+    return (
+        f"--trained-on {name}: mteb knows no task or data set of this name{hint}, and so would count the model as "
+        "zero-shot: give names of mteb, and leave out data that it does not know"
+    )
 
 
 def _write(folder: Path, results: Sequence[Result], meta: Mapping[str, Any]) -> None:

@@ -93,6 +93,18 @@ def test_training_data_is_declared_and_overlap_said(official: Path, tmp_path: Pa
     overlap = "trained on data of MMarcoReranking: the leaderboard shows these scores as not zero-shot"
     assert overlap in remarks(["MMarcoReranking"])
     assert "declared training data: of no mteb task" in remarks([])
+    assert "declared training data: CMedQAv1-reranking, MSMARCO, SQuAD" in remarks(["msmarco", "squad", "cMedQA1.0"])
+    with pytest.raises(ListconError, match=r"--trained-on MMarcoRerankin: .*did you mean MMarcoReranking\?"):
+        remarks(["T2Reranking", "MMarcoRerankin"])
+
+
+def test_results_of_other_tasks_are_not_orphaned(official: Path, tmp_path: Path) -> None:
+    export_leaderboard([official], tmp_path, training_data=[])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json*")}
+    with pytest.raises(ListconError, match="holds results of CMedQAv1-reranking, which are not among these runs"):
+        export_leaderboard([chosen(official).folder], tmp_path, mode="iterative", training_data=[])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json*")} == before
+    export_leaderboard([official], tmp_path, training_data=[])
 
 
 def test_what_the_results_repository_checks_is_said(official: Path, tmp_path: Path) -> None:

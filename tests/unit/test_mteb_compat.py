@@ -28,6 +28,7 @@ NAMES = (
     "mteb:ResultCache.save_to_cache",
     "mteb:ResultCache.get_task_result_path",
     "mteb:get_model_meta",
+    "mteb:get_model_metas",
     "mteb:evaluate",
     "mteb.models:SearchCrossEncoderWrapper",
     "mteb.models.model_implementations.listconranker:ListConRanker.predict",
