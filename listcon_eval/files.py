@@ -32,7 +32,7 @@ def check_replaceable(path: Path, start: str, kind: str) -> None:
 
     Args:
         path: the file to write.
-        start: what every file of the kind begins with, without white space; one that begins otherwise is not replaced.
+        start: what every file of the kind begins with, up to white space; one that begins otherwise is not replaced.
         kind: the kind in words, as "a baseline".
 
     Raises:
@@ -43,7 +43,7 @@ def check_replaceable(path: Path, start: str, kind: str) -> None:
     if path.is_file():
         with path.open("rb") as file:
             found = b"".join(file.read(200).split())
-        if found and not found.lower().startswith(start.lower().encode()):
+        if found and not found.lower().startswith("".join(start.split()).lower().encode()):
             raise ListconError(f"{path} is there and is not {kind}: give another name, or remove it first")
     check_writable(path.parent)
 

@@ -95,7 +95,7 @@ def speed(
         (output, "# Speed Written by `listcon-eval speed", "a page of measurements"),
     ):
         if path is not None:
-            check_replaceable(path, "".join(start.split()), kind)
+            check_replaceable(path, start, kind)
     host_bytes = options.size_of(memory, "--memory")
     device_bytes = options.size_of(device_memory, "--device-memory")
     import torch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from listcon_eval import mteb_compat
 from listcon_eval.data.layouts import content_hash, read_data
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, first_line
 from listcon_eval.records import CandidateList
 
 if TYPE_CHECKING:
@@ -109,10 +109,9 @@ class Task:
             with mteb_compat.no_progress_bars():
                 mteb_compat.load_task(self.mteb_task, str(folder), self.subset, self.split)
         except Exception as error:  # what mteb, datasets and a task's own code say of a snapshot that lacks a part
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ListconError(
-                f"Could not read the data of {self.name}: {self.location} @ {self.revision} in {folder}: {reason}. If "
-                "the snapshot is incomplete, delete that folder and run again with a network."
+                f"Could not read the data of {self.name}: {self.location} @ {self.revision} in {folder}: "
+                f"{first_line(error)}. If the snapshot is incomplete, delete that folder and run again with a network."
             ) from error
 
     def qrels(self) -> dict[str, dict[str, int]]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertModel
 
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, first_line
 from listcon_eval.inference.devices import to_device
 from listcon_eval.inference.tokens import pad
 from listcon_eval.model import ListConModel
@@ -379,7 +379,7 @@ def onednn_problem(dtype: torch.dtype) -> str | None:
         packed = OneDnnLinear(weight, bias)
         ours = [packed(rows), packed.gelu(rows), packed.plus(rows, residual)]
     except (AttributeError, RuntimeError, TypeError) as error:  # absent, not for this processor, another signature
-        return f"this torch's oneDNN linears do not run here ({str(error).splitlines()[0]})"
+        return f"this torch's oneDNN linears do not run here ({first_line(error)})"
     tolerance = 1e-4 if dtype == torch.float32 else 0.1  # of sums around 6: 24 bits and 8 bits of precision
     theirs = [plain(rows), plain.gelu(rows), plain.plus(rows, residual)]
     if not all(torch.allclose(*pair, rtol=0, atol=tolerance) for pair in zip(ours, theirs, strict=True)):

@@ -61,7 +61,7 @@ def write_report(
         ListconError: `output` is a folder or a file that is no page, or one that cannot be written to, as may be
             `plots`; or runs cannot be read or compared.
     """
-    check_replaceable(output, "<!doctypehtml>", "a page")
+    check_replaceable(output, "<!doctype html>", "a page")
     if plots is not None:
         check_writable(plots)
     progress("reading runs", 0)

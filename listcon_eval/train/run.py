@@ -17,7 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from listcon_eval.data import local_task, read_lists
 from listcon_eval.data.trec import read_trec_run
 from listcon_eval.errors import ListconError, first_line
-from listcon_eval.files import check_writable, write_json
+from listcon_eval.files import check_writable, sha256_of_file, write_json
 from listcon_eval.inference.tokens import index_list
 from listcon_eval.metrics import cmteb
 from listcon_eval.model import save_checkpoint
@@ -101,7 +101,7 @@ def train(
     teacher = None
     if loss.teacher is not None and loss.teacher != ENCODER_TEACHER:
         teacher = read_trec_run(Path(loss.teacher))
-        digest.update(Path(loss.teacher).read_bytes())
+        digest.update(sha256_of_file(Path(loss.teacher)).encode())
     if resumed_data not in (None, digest.hexdigest()):
         raise ListconError(
             f"the files of --data, --eval_data or --teacher are not those of the run of {checkpoint}: give the same, "

@@ -30,7 +30,7 @@ from transformers.utils import logging as transformers_logging
 from listcon_eval.errors import ListconError, count_of, first_line, first_line_with_class
 from listcon_eval.model import ListConConfig, ListConModel, load_checkpoint
 from listcon_eval.model.architecture import max_tokens
-from listcon_eval.model.checkpoint import load_tokenizer
+from listcon_eval.model.checkpoint import check_token_ids, load_tokenizer
 from listcon_eval.model.source import resolve_source
 from listcon_eval.train.arguments import StartArguments
 
@@ -86,10 +86,7 @@ def _from_encoder(arguments: StartArguments) -> Start:
         found = f"{count_of(len(missing), 'weight')}: {', '.join(missing[:5])}"
         raise ListconError(f"the encoder in {folder} lacks {found}")
     tokenizer = load_tokenizer(folder)
-    if len(tokenizer) > encoder.config.vocab_size:
-        raise ListconError(
-            f"the tokenizer in {folder} has {len(tokenizer)} tokens, but the encoder only {encoder.config.vocab_size}"
-        )
+    check_token_ids(tokenizer, encoder.config, folder)
     hidden, heads = encoder.config.hidden_size, encoder.config.num_attention_heads
     dense = _read_dense(folder, hidden, arguments.list_width)
     # Published: 1024 -> 1792, with 2048 in the feed-forward blocks.
