@@ -26,6 +26,14 @@ _STAGE_1 = {"num_train_epochs": 4.0, "per_device_train_batch_size": 64, "gradien
 _STAGE_2 = {"num_train_epochs": 2.0, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 32}
 _RATES = {"none": 2e-5, "encoder": 5e-4, "embedding": 5e-4}
 
+# The order of lists and the batches of the evaluation are our own.
+_WITHOUT_EFFECT = {
+    "data_seed": None,
+    "train_sampling_strategy": "random",
+    "per_device_eval_batch_size": 8,
+    "eval_accumulation_steps": None,
+}
+
 
 def _option(default: object, text: str) -> Any:  # noqa: ANN401 - the type is the field's
     return field(default=default, metadata={"help": text})
@@ -60,6 +68,7 @@ class StartArguments:
         None, "Inner width of a new list transformer (default: twice the encoder's width)."
     )
     list_dropout: float = _option(0.1, "Dropout of the list transformer.")
+    encoder_dropout: float | None = _option(None, "Dropout of the encoder (default: that of its configuration).")
 
 
 @dataclass
@@ -82,6 +91,7 @@ class DataArguments:
         "batch, which are encoded anyway.",
     )
     oversample: list[str] = _words("PREFIX=TIMES: use lists whose query id starts with PREFIX that often in an epoch.")
+    block_size: int = _option(1, "How many lists that stand next to each other stay together when they are shuffled.")
     max_length: int = _option(512, "Tokens to which a text is cut.")
     pooled_cache: str | None = _option(
         None,
@@ -223,10 +233,12 @@ def _check(start: StartArguments, data: DataArguments, loss: LossArguments) -> N
         ("feedforward_width", inner := start.feedforward_width, inner is None or inner >= 1, "1 or more"),
         ("list_layers", start.list_layers, start.list_layers >= 1, "1 or more"),
         ("list_dropout", start.list_dropout, 0 <= start.list_dropout < 1, "from 0 to below 1"),
+        ("encoder_dropout", rate := start.encoder_dropout, 0 <= (rate or 0) < 1, "from 0 to below 1"),
         ("eval_split", data.eval_split, 0 <= (data.eval_split or 0) < 1, "from 0 to below 1"),
         ("list_size", data.list_size, data.list_size >= 2, "2 or more: a positive and a negative"),
         ("own_negatives", data.own_negatives, (data.own_negatives or 0) >= 0, "0 or more"),
         ("freeze_layers", start.freeze_layers, start.freeze_layers >= 0, "0 or more"),
+        ("block_size", data.block_size, data.block_size >= 1, "1 or more"),
         ("max_length", data.max_length, data.max_length >= 3, "3 or more: two special tokens and one of the text"),
         ("margin", loss.margin, 0 <= loss.margin <= 1, "from 0 to 1"),
         ("scale", loss.scale, loss.scale > 0, "above 0"),
@@ -235,6 +247,7 @@ def _check(start: StartArguments, data: DataArguments, loss: LossArguments) -> N
     )
     for part, names, has_effect, wanted in (
         (start, ("list_width", "list_layers", "feedforward_width"), start.encoder is not None, "--encoder"),
+        (start, ("encoder_dropout",), start.freeze == "none", "--freeze none"),
         (data, ("eval_mode",), bool(data.eval_data or data.eval_split), "--eval_data or --eval_split"),
         (loss, ("teacher_weight", "teacher_temperature"), loss.teacher is not None, "--teacher"),
     ):
@@ -262,6 +275,10 @@ def _check_training(training: "TrainingArguments", evaluates: bool) -> None:
         *(
             (name, value := getattr(training, name), not value, "none: it cannot be used here")
             for name in ("label_smoothing_factor", "neftune_noise_alpha", "fsdp", "deepspeed")
+        ),
+        *(
+            (name, value := getattr(training, name), value == default, f"{default}: it has no effect here")
+            for name, default in _WITHOUT_EFFECT.items()
         ),
     )
 

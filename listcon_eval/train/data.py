@@ -179,7 +179,13 @@ def oversample(lists: Sequence[TrainingList], given: Sequence[str]) -> list[Trai
         times[prefix] = int(count)
     longest_first = sorted(times, key=len, reverse=True)
     counts = [next((times[prefix] for prefix in longest_first if row.query_id.startswith(prefix)), 1) for row in lists]
-    return [row for row, count in zip(lists, counts, strict=True) for _ in range(count)]
+    # Copies come after all lists, not next to the first: `--block_size` keeps neighbours together.
+    return [
+        row
+        for repeat in range(max(counts))
+        for row, count in zip(lists, counts, strict=True)
+        if repeat < count
+    ]
 
 
 class EpochItem(NamedTuple):
@@ -277,12 +283,18 @@ class ListDataset(Dataset[tuple[TrainingList, bool]]):
 class EpochSampler(Sampler[EpochItem]):
     """A random order of all lists in each epoch, the same in every process.
 
+    With a `block_size` above 1 the order is that of blocks of so many neighbouring lists, which stay together: where
+    they are about the same passages, these are encoded once in a batch, and are each other's hard negatives (topic
+    aware sampling, arXiv 2104.06967).
+
     The order is filled up to a multiple of `multiple` with copies that do not count, so that several processes have
     equally many batches and the mean is still over every list once.
     """
 
-    def __init__(self, count: int, *, seed: int, epoch: Callable[[], int], multiple: int = 1) -> None:
-        self._count, self._seed, self._epoch = count, seed, epoch
+    def __init__(
+        self, count: int, *, seed: int, epoch: Callable[[], int], multiple: int = 1, block_size: int = 1
+    ) -> None:
+        self._count, self._seed, self._epoch, self._block_size = count, seed, epoch, block_size
         self._length = -(-count // multiple) * multiple
 
     def __len__(self) -> int:
@@ -290,7 +302,9 @@ class EpochSampler(Sampler[EpochItem]):
 
     def __iter__(self) -> Iterator[EpochItem]:
         epoch = self._epoch()
-        order = np.random.default_rng([self._seed, epoch]).permutation(self._count)
+        blocks = np.random.default_rng([self._seed, epoch]).permutation(-(-self._count // self._block_size))
+        places = (blocks[:, None] * self._block_size + np.arange(self._block_size)).ravel()
+        order = places[places < self._count]
         for place in range(self._length):
             yield EpochItem(epoch, int(order[place % self._count]), place < self._count)
 

@@ -157,6 +157,7 @@ def train(
         texts=tokens,
         pooled=frozen,
         mode=data.eval_mode,
+        block_size=data.block_size,
     )
     if trainer.is_world_process_zero():
         write_json(output / _RECORD, {**record, "data_sha256": digest.hexdigest()})

@@ -15,6 +15,7 @@ what the encoder already knows:
   It then scales `linear_score1` such that the first logits have mean 0 and standard deviation 1.5.
 """
 
+import copy
 import json
 import logging
 from dataclasses import replace
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedTokenizerFast
+from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from listcon_eval.errors import ListconError, count_of, first_line, first_line_with_class
@@ -58,7 +59,9 @@ def start_from(arguments: StartArguments, *, max_length: int, seed: int) -> Star
     torch.manual_seed(seed)
     if arguments.model is not None:
         checkpoint = load_checkpoint(arguments.model, arguments.revision)
-        model = ListConModel(replace(checkpoint.model.config, list_dropout=arguments.list_dropout))
+        config = checkpoint.model.config
+        encoder_config = _with_dropout(config.encoder, arguments.encoder_dropout)
+        model = ListConModel(replace(config, encoder=encoder_config, list_dropout=arguments.list_dropout))
         model.load_state_dict(checkpoint.model.state_dict())
         start = Start(model, checkpoint.tokenizer, is_new=False, has_dense=False)
     else:
@@ -92,7 +95,7 @@ def _from_encoder(arguments: StartArguments) -> Start:
     # Published: 1024 -> 1792, with 2048 in the feed-forward blocks.
     width = dense["weight"].shape[0] if dense else arguments.list_width or -(-7 * hidden // (4 * heads)) * heads
     config = ListConConfig(
-        encoder=encoder.config,
+        encoder=_with_dropout(encoder.config, arguments.encoder_dropout),
         list_width=width,
         list_layers=arguments.list_layers,
         feedforward_width=arguments.feedforward_width or 2 * hidden,
@@ -109,6 +112,15 @@ def _from_encoder(arguments: StartArguments) -> Start:
         raise ListconError(f"the {encoder.config.model_type!r} encoder in {folder} cannot be used: {error}") from error
     start_from_similarity(model, dense)
     return Start(model, tokenizer, is_new=True, has_dense=dense is not None)
+
+
+def _with_dropout(config: PreTrainedConfig, dropout: float | None) -> PreTrainedConfig:
+    """An encoder's configuration with all its rates of dropout set; every architecture has its own names for them."""
+    changed = copy.deepcopy(config)
+    if dropout is not None:
+        rates = {name for name, value in config.to_dict().items() if "dropout" in name and isinstance(value, float)}
+        changed.update(dict.fromkeys(rates, dropout))
+    return changed
 
 
 def freeze(model: ListConModel, arguments: StartArguments) -> None:

@@ -145,6 +145,7 @@ class ListTrainer(Trainer):
         texts: the tokens of all texts.
         pooled: the pooled outputs of a frozen encoder, for the evaluation.
         mode: the inference mode of the evaluation.
+        block_size: how many neighbouring lists stay together when they are shuffled.
         train_dataset: the training lists.
         eval_sets: the held-out lists.
         arguments: other arguments of `transformers.Trainer`.
@@ -156,6 +157,7 @@ class ListTrainer(Trainer):
         texts: TokenisedTexts,
         pooled: PooledCache | None,
         mode: Mode,
+        block_size: int,
         train_dataset: ListDataset,
         eval_sets: Sequence[EvaluationSet],
         **arguments: Any,  # noqa: ANN401 - Trainer's own
@@ -170,6 +172,7 @@ class ListTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the number of lists of the whole step
         self._lists, self._sets = train_dataset, eval_sets
         self._texts, self._mode, self._pooled = texts, mode, pooled
+        self._block_size = block_size
 
     def create_optimizer(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - Trainer's own
         """As Trainer's, but a ListconError for options that cannot be used."""
@@ -188,6 +191,7 @@ class ListTrainer(Trainer):
             seed=self.args.seed,
             epoch=lambda: int(self.state.epoch or 0),
             multiple=self.args.per_device_train_batch_size * processes if processes > 1 else 1,
+            block_size=self._block_size,
         )
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from listcon_eval.data import local_task, read_lists
 from listcon_eval.errors import ListconError
@@ -73,7 +75,7 @@ def test_a_teachers_scores_are_found_by_query_and_document() -> None:
 def test_lists_are_used_as_often_as_the_longest_prefix_of_their_ids_says() -> None:
     lists = lists_of([candidates(name, 1, 2) for name in ("a:1", "law:1", "law:civil:1", "b:1")])
     names = [row.query_id for row in oversample(lists, ["law:=2", "law:civil:=3"])]
-    assert names == ["a:1", "law:1", "law:1", "law:civil:1", "law:civil:1", "law:civil:1", "b:1"]
+    assert names == ["a:1", "law:1", "law:civil:1", "b:1", "law:1", "law:civil:1", "law:civil:1"]
     assert oversample(lists, []) == lists
     with pytest.raises(ListconError, match=r"starts with 'tax:'; theirs are such as 'a:1'"):
         oversample(lists, ["law:=2", "tax:=2"])
@@ -217,3 +219,12 @@ def test_an_epoch_has_every_list_once_and_copies_do_not_count() -> None:
     assert {item.epoch for item in items} == {0}
     epoch = 1
     assert [item.place for item in sampler] != [item.place for item in items]
+
+
+@given(count=st.integers(1, 40), block_size=st.integers(1, 12), multiple=st.integers(1, 9))
+def test_neighbours_stay_together_when_lists_are_shuffled(count: int, block_size: int, multiple: int) -> None:
+    sampler = EpochSampler(count, seed=0, epoch=lambda: 0, multiple=multiple, block_size=block_size)
+    places = [item.place for item in sampler if item.counts]
+    assert sorted(places) == list(range(count))
+    starts = [place for place in places if place % block_size == 0]
+    assert places == [place for start in starts for place in range(start, min(start + block_size, count))]

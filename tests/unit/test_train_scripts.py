@@ -10,6 +10,7 @@ import torch
 
 import add_negatives
 import average_checkpoints
+import order_training_lists
 from checkpoints import write_layout_1
 from listcon_eval.model import load_checkpoint
 
@@ -34,6 +35,30 @@ def test_added_negatives_are_the_best_by_bm25_and_never_relevant(
         found = [json.loads(line) for line in lines]
     assert [row["negative"] for row in found[:2]] == [["石头", "红色的花"]] * 2  # the other's positive is relevant too
     assert found[2:] == rows[2:]  # no other passage shares a word with the third query; the fourth is of another prefix
+
+
+def test_lists_with_the_same_passages_stand_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"query_id": f"{topic}{i}", "query": f"{topic}{i}", "positive": [f"{topic} {i}"], "negative": [f"all of {topic}"]}
+        for i in range(4)
+        for topic in "abcd"
+    ]
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    out = tmp_path / "out.jsonl.gz"
+    monkeypatch.setattr(sys, "argv", ["order", str(tmp_path / "lists.jsonl"), str(out), "--block_size", "4"])
+    order_training_lists.main()
+    assert "16 lists in blocks of 4" in capsys.readouterr().out
+    with gzip.open(out, "rt", encoding="utf-8") as lines:
+        found = [json.loads(line) for line in lines]
+    assert sorted(found, key=rows.index) == rows
+    for start in range(0, 16, 4):
+        assert len({row["query_id"][0] for row in found[start : start + 4]}) == 1
+    monkeypatch.setattr(sys, "argv", ["order", str(tmp_path / "lists.jsonl"), str(out), "--block_size", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        order_training_lists.main()
+    assert "--block_size is 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

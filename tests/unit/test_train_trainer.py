@@ -332,6 +332,13 @@ def test_older_versions_of_transformers_can_checkpoint_gradients_too() -> None:
     assert model.model.encoder.is_gradient_checkpointing
 
 
+def test_neighbouring_lists_are_batched_together(folder: Path) -> None:
+    """With blocks as large as a batch the batches hold neighbours, so those are each other's negatives."""
+    options = {"fill_lists": "batch", "list_size": 20, "own_negatives": 0}
+    apart, together = (run(folder, f"out-{size}", block_size=size, **options).folder for size in (1, 4))
+    assert largest_difference(weights(apart), weights(together)) > 1e-4
+
+
 def test_a_run_starts_from_a_checkpoint_of_another(folder: Path) -> None:
     first = run(folder, "stage1", freeze="encoder")
     second = run(folder, "stage2", encoder=None, model=first.folder)
@@ -438,6 +445,9 @@ def test_a_mistake_in_the_options_is_one_message(words: str, message: str) -> No
     ("words", "message"),
     [
         ("--list_width -8", "expected 1 or more"),
+        ("--block_size 0", "expected 1 or more"),
+        ("--encoder_dropout 1", "expected from 0 to below 1"),
+        ("--encoder_dropout 0 --freeze encoder", "without effect without --freeze none"),
         ("--feedforward_width 0", "expected 1 or more"),
         ("--scale inf", "expected a finite number"),
         ("--margin nan", "expected a finite number"),
@@ -453,6 +463,9 @@ def test_a_mistake_in_the_options_is_one_message(words: str, message: str) -> No
         ("--label_smoothing_factor 0.1", "cannot be used here"),
         ("--neftune_noise_alpha 5", "cannot be used here"),
         ("--fsdp full_shard", "cannot be used here"),
+        ("--data_seed 1", "expected None: it has no effect here"),
+        ("--per_device_eval_batch_size 4", "expected 8: it has no effect here"),
+        ("--train_sampling_strategy sequential", "expected random: it has no effect here"),
         ("--data y", "given 2 times: give it once"),
         ("--eval_data a --eval-data=b", "given 2 times: give it once"),
         ("--learning_rate 1 --learning-rate=1", "given 2 times: give it once"),
