@@ -26,7 +26,8 @@ def blocks(rows: Sequence[Row], size: int) -> list[int]:
     for place, texts in enumerate(passages):
         for text in texts:
             lists_of.setdefault(text, []).append(place)
-    left, order = set(range(len(rows))), []
+    left = set(range(len(rows)))
+    order: list[int] = []
     starts = iter(np.random.default_rng(0).permutation(len(rows)).tolist())
     shared: dict[int, int] = {}  # characters that a list has in common with the block
     seen: set[str] = set()

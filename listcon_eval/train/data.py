@@ -180,12 +180,7 @@ def oversample(lists: Sequence[TrainingList], given: Sequence[str]) -> list[Trai
     longest_first = sorted(times, key=len, reverse=True)
     counts = [next((times[prefix] for prefix in longest_first if row.query_id.startswith(prefix)), 1) for row in lists]
     # Copies come after all lists, not next to the first: `--block_size` keeps neighbours together.
-    return [
-        row
-        for repeat in range(max(counts))
-        for row, count in zip(lists, counts, strict=True)
-        if repeat < count
-    ]
+    return [row for repeat in range(max(counts)) for row, count in zip(lists, counts, strict=True) if repeat < count]
 
 
 class EpochItem(NamedTuple):

@@ -41,7 +41,7 @@ def test_lists_with_the_same_passages_stand_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [
-        {"query_id": f"{topic}{i}", "query": f"{topic}{i}", "positive": [f"{topic} {i}"], "negative": [f"all of {topic}"]}
+        {"query_id": f"{topic}{i}", "query": topic, "positive": [f"{topic} {i}"], "negative": [f"all of {topic}"]}
         for i in range(4)
         for topic in "abcd"
     ]
