@@ -30,15 +30,17 @@ def test_a_checkpoint_is_taken_as_it_is(write: object, tmp_path: Path) -> None:
     assert {m.p for m in start.model.list_transformer.modules() if isinstance(m, torch.nn.Dropout)} == {0.3}
 
 
-def test_the_encoders_dropout_can_be_set(tmp_path: Path) -> None:
-    encoder = write_encoder(tmp_path / "encoder", dropout=0.1)
-    model = write_layout_2(tmp_path / "start", **SIZES)
-    for given in ({"encoder": str(encoder)}, {"model": str(model)}):
-        for rate in (0.0, 0.25):
-            start = start_from(StartArguments(**given, encoder_dropout=rate), max_length=32, seed=0)
-            rates = {m.p for m in start.model.encoder.modules() if isinstance(m, torch.nn.Dropout)}
-            assert rates == {rate}
-            assert start.model.config.encoder.attention_probs_dropout_prob == rate
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_the_encoders_dropout_can_be_set(rate: float, tmp_path: Path) -> None:
+    encoder = str(write_encoder(tmp_path / "encoder", dropout=0.1))
+    model = str(write_layout_2(tmp_path / "start", hidden=32, layers=1, list_width=24, feedforward=32))
+    for arguments in (
+        StartArguments(encoder=encoder, encoder_dropout=rate),
+        StartArguments(model=model, encoder_dropout=rate),
+    ):
+        start = start_from(arguments, max_length=32, seed=0)
+        assert {m.p for m in start.model.encoder.modules() if isinstance(m, torch.nn.Dropout)} == {rate}
+        assert start.model.config.encoder.attention_probs_dropout_prob == rate
 
 
 def test_an_encoder_keeps_its_weights_below_a_new_list_transformer(tmp_path: Path) -> None:
