@@ -27,12 +27,7 @@ _STAGE_2 = {"num_train_epochs": 2.0, "per_device_train_batch_size": 8, "gradient
 _RATES = {"none": 2e-5, "encoder": 5e-4, "embedding": 5e-4}
 
 # The order of lists and the batches of the evaluation are our own.
-_WITHOUT_EFFECT = {
-    "data_seed": None,
-    "train_sampling_strategy": "random",
-    "per_device_eval_batch_size": 8,
-    "eval_accumulation_steps": None,
-}
+_WITHOUT_EFFECT = ("data_seed", "train_sampling_strategy", "per_device_eval_batch_size", "eval_accumulation_steps")
 
 
 def _option(default: object, text: str) -> Any:  # noqa: ANN401 - the type is the field's
@@ -277,8 +272,14 @@ def _check_training(training: "TrainingArguments", evaluates: bool) -> None:
             for name in ("label_smoothing_factor", "neftune_noise_alpha", "fsdp", "deepspeed")
         ),
         *(
-            (name, value := getattr(training, name), value == default, f"{default}: it has no effect here")
-            for name, default in _WITHOUT_EFFECT.items()
+            (
+                field.name,
+                value := getattr(training, field.name),
+                value == field.default,
+                f"{field.default}: it has no effect here",
+            )
+            for field in fields(training)
+            if field.name in _WITHOUT_EFFECT
         ),
     )
 
