@@ -26,7 +26,8 @@ from listcon_eval.progress import Progress, no_progress
 from listcon_eval.records import CandidateList
 from listcon_eval.train.arguments import Fill
 
-_BATCH_TOKENS = 16_384  # with padding, in one pass of the encoder
+_BATCH_TOKENS = 16_384  # with padding, in one pass of the encoder, at most
+_SMALL_BATCH_TOKENS = 1024  # a larger batch ends where texts get much shorter: padding costs as much as tokens
 _TABLE_TEXTS = 1024  # texts that are written to a table at once
 _CHUNK_CHARACTERS = 65_536  # of the texts whose pooled outputs are one file: about a minute of a large encoder on a CPU
 
@@ -297,9 +298,11 @@ class EpochSampler(Sampler[EpochItem]):
 
     def __iter__(self) -> Iterator[EpochItem]:
         epoch = self._epoch()
-        blocks = np.random.default_rng([self._seed, epoch]).permutation(-(-self._count // self._block_size))
+        whole = self._count // self._block_size
+        blocks = np.random.default_rng([self._seed, epoch]).permutation(whole)
         places = (blocks[:, None] * self._block_size + np.arange(self._block_size)).ravel()
-        order = places[places < self._count]
+        # The last lists of the data, where they are fewer than a block, come last: all others stay whole in a batch.
+        order = np.append(places, np.arange(whole * self._block_size, self._count))
         for place in range(self._length):
             yield EpochItem(epoch, int(order[place % self._count]), place < self._count)
 
@@ -327,9 +330,14 @@ class TokenisedTexts:
         rows, _ = self._tokenize(self.texts[indices])
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         order = np.argsort(-lengths, kind="stable")
+        sorted_lengths = lengths[order]
         start = 0
         while start < len(order):
-            places = order[start : start + max(1, _BATCH_TOKENS // int(lengths[order[start]]))]
+            longest = int(sorted_lengths[start])
+            # As many as are about as long, or as make a small batch; never more than make a large one.
+            similar = np.searchsorted(-sorted_lengths, -7 * longest // 8, side="right") - start
+            count = min(max(similar, _SMALL_BATCH_TOKENS // longest, 1), max(1, _BATCH_TOKENS // longest))
+            places = order[start : start + count]
             input_ids, own = pad([rows[place] for place in places], self._padding)
             yield (
                 places,

@@ -228,3 +228,5 @@ def test_neighbours_stay_together_when_lists_are_shuffled(count: int, block_size
     assert sorted(places) == list(range(count))
     starts = [place for place in places if place % block_size == 0]
     assert places == [place for start in starts for place in range(start, min(start + block_size, count))]
+    whole = count // block_size * block_size
+    assert places[whole:] == list(range(whole, count))  # so that no later block lies across two batches

@@ -379,6 +379,26 @@ def test_a_batch_has_every_text_once(folder: Path, monkeypatch: pytest.MonkeyPat
         assert batch["positive"][place].sum() == row.positives
 
 
+def test_batches_of_texts_of_different_lengths_have_little_padding(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(write_layout_1(tmp_path / "tiny", hidden=32, layers=1, list_width=24, feedforward=32))
+    texts = TextTable()
+    rng = np.random.default_rng(0)
+    for place, length in enumerate(rng.integers(1, 500, 700)):
+        texts.index("".join(rng.choice(list("甲乙丙丁"), length)) + f"{place}")
+    texts.close()
+    tokens = TokenisedTexts(texts, checkpoint.tokenizer, 512)
+    own, padded, found = 0, 0, []
+    for places, batch in tokens.batches(np.arange(len(texts))):
+        found += places.tolist()
+        size = batch["input_ids"].numel()
+        own, padded = own + int(batch["attention_mask"].sum()), padded + size
+        lengths = batch["attention_mask"].sum(dim=1)
+        assert size <= data._BATCH_TOKENS
+        assert size <= data._SMALL_BATCH_TOKENS or lengths.min() >= lengths.max() * 7 / 8 or len(places) == 1
+    assert sorted(found) == list(range(len(texts)))
+    assert padded < 8 / 7 * own + data._SMALL_BATCH_TOKENS
+
+
 def test_the_cache_has_files_of_a_similar_amount_of_work_and_tells_of_every_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
