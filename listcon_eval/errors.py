@@ -1,10 +1,20 @@
 """The errors this package raises on purpose: one message each, saying what was wrong, the value seen, what to do."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 def count_of(number: int, noun: str) -> str:
     """A number of things in words: "1 run", "3 queries"."""
     plural = f"{noun.removesuffix('y')}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number} {noun if number == 1 else plural}"
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """The hint " (did you mean NAME?)" at the known name that is most like a wrong one; "" when none is like it."""
+    names = {name.casefold(): name for name in known}
+    near = get_close_matches(given.strip().casefold(), names, n=1)
+    return f" (did you mean {names[near[0]]}?)" if near else ""
 
 
 def first_line(error: Exception) -> str:

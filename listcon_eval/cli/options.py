@@ -1,6 +1,5 @@
 """The options that several commands share, and what they stand for."""
 
-import difflib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -10,7 +9,7 @@ from pydantic import ByteSize, Field, TypeAdapter, ValidationError
 
 from listcon_eval.cli.console import handled_errors
 from listcon_eval.data.rows import parse_json
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, did_you_mean
 from listcon_eval.records import DTypeOption
 from listcon_eval.systems.base import KINDS
 
@@ -159,9 +158,8 @@ def _take_options(context: typer.Context, path: Path | None) -> Path | None:
     for key, value in read_mapping(path).items():
         name = str(key).replace("_", "-")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ListconError(f"{path}: {key!r} is no option of this command; {hint}known: {', '.join(known)}")
+            hint = did_you_mean(name, known)
+            raise ListconError(f"{path}: {key!r} is no option of this command{hint}; known: {', '.join(known)}")
         if value == "":
             raise ListconError(f"{path}: {key} is '' (empty): give a value, or leave it out")
         if name == "workers" and type(value) is int:

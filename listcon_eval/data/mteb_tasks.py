@@ -5,14 +5,13 @@ Everything that is known of a task (split, subsets, main score, sizes, revision)
 
 from __future__ import annotations
 
-import difflib
 import re
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from listcon_eval import mteb_compat
 from listcon_eval.data.tasks import Task, mini_names, mini_task
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -258,11 +257,10 @@ def _benchmark(name: str) -> list[Task] | None:
 
 
 def _unknown(name: str) -> ListconError:
-    known = mteb_compat.task_names() | {alias.casefold(): alias for task in CARD_TASKS for alias in task.aliases}
-    near = difflib.get_close_matches(name.partition("[")[0].strip().casefold(), known, n=1)
-    hint = f" Did you mean {known[near[0]]}?" if near else ""
+    names = (*mteb_compat.task_names().values(), *(alias for task in CARD_TASKS for alias in task.aliases))
+    hint = did_you_mean(name.partition("[")[0], names)
     tasks = "; ".join(f"{task.name} ({', '.join(task.aliases)})" for task in CARD_TASKS)
     return ListconError(
-        f"Unknown task {name!r}.{hint} Known: {tasks}; the other reranking tasks of mteb, which `listcon-eval tasks` "
-        "lists; mini for the mini benchmark. Give your own data by --data PATH."
+        f"unknown task {name!r}{hint}: known are {tasks}; the other reranking tasks of mteb, which `listcon-eval "
+        "tasks` lists; mini for the mini benchmark. Give your own data by --data PATH."
     )

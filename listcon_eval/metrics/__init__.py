@@ -1,11 +1,10 @@
 """From scores to numbers, in the two protocols that every run is reported in; here the names of the measures."""
 
-import difflib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, did_you_mean
 from listcon_eval.mteb_compat import USUAL_METRICS, is_query_metric
 from listcon_eval.ordering import Protocol
 
@@ -44,9 +43,10 @@ class Measure:
         with suppress(ListconError):
             (name,) = metric_names([text.removeprefix("ir_measures:")])
             return cls("ir_measures", name)
-        near = difflib.get_close_matches(text, names, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ListconError(f"Unknown measure {text!r}.{hint} Known: {', '.join(names)}, mteb:{MAIN}; AP, nDCG@10, ...")
+        raise ListconError(
+            f"unknown measure {text!r}{did_you_mean(text, names)}: known are {', '.join(names)}, mteb:{MAIN}; AP, "
+            "nDCG@10, ..."
+        )
 
 
 def metrics_of(measures: Iterable[Measure]) -> list[str]:

@@ -5,14 +5,13 @@ given ranks instead of scores (by score, ties by document id, descending, as tre
 numbers instead of ids.
 """
 
-import difflib
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 import ir_measures
 
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, did_you_mean
 from listcon_eval.records import Metrics
 
 Judgements = Mapping[str, Mapping[str, int]]
@@ -48,10 +47,9 @@ def _name(given: str) -> str:
             f"the metric {given}: its parameters are {', '.join(metric.SUPPORTED_PARAMS)}, as in P(rel=2)@10"
         ) from error
     except (ValueError, NameError, TypeError) as error:
-        near = difflib.get_close_matches(given, ir_measures.measures.registry, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(given, ir_measures.measures.registry)
         raise ListconError(
-            f"no metric {given!r}: {error}.{hint} Give names of ir_measures, such as AP, nDCG@10, RR@10, R@50"
+            f"no metric {given!r}{hint}: {error}. Give names of ir_measures, such as AP, nDCG@10, RR@10, R@50"
         ) from error
     for parameter in ("cutoff", "rel"):
         if not 1 <= metric.params.get(parameter, 1) <= _MAX_NUMBER:  # trec_eval would end the process

@@ -8,7 +8,6 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +16,7 @@ from mteb.models.model_meta import ModelMeta
 from listcon_eval import mteb_compat
 from listcon_eval.data import CARD_TASKS, Task, official_tasks
 from listcon_eval.data.mteb_tasks import mteb_name
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, did_you_mean
 from listcon_eval.files import check_writable, write_bytes, write_text
 from listcon_eval.metrics import MAIN_SCORE
 from listcon_eval.publish.eligibility import MTEB_TOLERANCE, choose_results, official_task_of, publish_blockers
@@ -99,8 +98,7 @@ def export_leaderboard(
 
 
 def _unknown_data(name: str, known: Mapping[str, str]) -> str:
-    near = get_close_matches(name.strip().casefold(), known, n=1)
-    hint = f" (did you mean {known[near[0]]}?)" if near else ""
+    hint = did_you_mean(name, known.values())
     return (
         f"--trained-on {name}: mteb knows no task or data set of this name{hint}, and so would count the model as "
         "zero-shot: give names of mteb, and leave out data that it does not know"

@@ -2,11 +2,10 @@
 
 import json
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, did_you_mean
 from listcon_eval.model.source import MINI, PUBLISHED_ID, ModelSource, refuse_revision, resolve_source
 from listcon_eval.mteb_compat import registered_model
 
@@ -101,8 +100,7 @@ def resolve_model(model: str | Path, kind: str | None = None, revision: str | No
     except ListconError as error:
         if kind is not None or path.exists() or meta is not None:
             raise
-        near = get_close_matches(model.lower(), (*_NAMED, MINI), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = did_you_mean(model, (*_NAMED, MINI))
         named = f"{model} is no TREC run file and not one of {', '.join(_NAMED)}{hint}"
         raise ListconError(f"{named}; {error}") from error
     if kind is None and source.hub_id == PUBLISHED_ID:

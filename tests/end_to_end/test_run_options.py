@@ -93,7 +93,7 @@ def test_several_names_in_a_file_may_be_a_list(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("metrics: [AP, 3]", "metrics is ['AP', 3]: Input should be a valid string"),
-        ("max-lenght: 3", "'max-lenght' is no option of this command; did you mean max-length? known: model, kind"),
+        ("max-lenght: 3", "'max-lenght' is no option of this command (did you mean max-length?); known: model, kind"),
         ("options: other.yaml", "'options' is no option"),
         ("limit: many", "limit is 'many': Input should be a valid integer"),
         ("limit: true", "limit is True: Input should be a valid integer"),
@@ -230,7 +230,7 @@ def test_mistakes_show_before_the_work(options: tuple[str, str], message: str, d
         (("--metrics", " "), "names no metric"),
         (("--metrics", "NumQ"), "the metric NumQ counts"),
         (("--metrics", "P@9999999"), "give 1 to 1000000"),
-        (("--tasks", "MIRACLReranking[zh"), "Unknown task 'MIRACLReranking[zh'"),
+        (("--tasks", "MIRACLReranking[zh"), "unknown task 'MIRACLReranking[zh'"),
         (("-m", ""), "the value after -m is '' (empty)"),
     ],
 )

@@ -165,5 +165,5 @@ def test_a_claim_leaves_no_choice_of_name(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl")
     with pytest.raises(ListconError, match="a claim is the name"):
         local_task(path, name="mine", claim="T2Reranking")
-    with pytest.raises(ListconError, match="Unknown task 'SciFacts'"):
+    with pytest.raises(ListconError, match="unknown task 'SciFacts'"):
         local_task(path, claim="SciFacts")

@@ -22,10 +22,10 @@ def test_names_of_the_model_card() -> None:
 
 @pytest.mark.parametrize("text", ["cmteb:mrr_100", "map", "mteb:map", "", "cmteb:map "])
 def test_unknown_measures_are_refused(text: str) -> None:
-    with pytest.raises(ListconError, match="Unknown measure"):
+    with pytest.raises(ListconError, match="unknown measure"):
         Measure.parse(text)
 
 
 def test_a_near_miss_is_named() -> None:
-    with pytest.raises(ListconError, match=r"Did you mean cmteb:mrr_10\?"):
+    with pytest.raises(ListconError, match=r"did you mean cmteb:mrr_10\?"):
         Measure.parse("cmteb:mrr10")

@@ -225,7 +225,7 @@ def test_a_tolerance_is_given_once_and_has_an_effect() -> None:
 
 
 def test_a_tolerance_is_of_a_measure_that_exists() -> None:
-    with pytest.raises(ListconError, match="Did you mean cmteb:map"):
+    with pytest.raises(ListconError, match="did you mean cmteb:map"):
         parse_tolerances(["cmteb:mapp=0.1"])
 
 
