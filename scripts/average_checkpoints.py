@@ -49,7 +49,11 @@ def main() -> None:
         name: sum(state[name] * weight for state, weight in zip(states, weights, strict=True)) for name in states[0]
     }
     checkpoints[0].model.load_state_dict(mean)
-    sys.stdout.write(f"{save_checkpoint(checkpoints[0].model, checkpoints[0].tokenizer, options.output)}\n")
+    try:
+        folder = save_checkpoint(checkpoints[0].model, checkpoints[0].tokenizer, options.output)
+    except ListconError as error:
+        parser.error(str(error))
+    sys.stdout.write(f"{folder}\n")
 
 
 if __name__ == "__main__":

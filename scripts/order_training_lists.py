@@ -4,7 +4,8 @@
 
 `listcon-eval train --block_size 16` then keeps each block in one batch: shared passages are encoded once, and are hard
 negatives of the others. A block grows from a list by the list that has most of its passages in the block already, by
-characters; when no list shares any, by a random one.
+characters; when no list shares any, by a random one. Lists without a positive or a negative, which training skips, are
+left out. To hold lists out, split the file first (`split_training_lists.py`).
 """
 
 import argparse
@@ -58,7 +59,7 @@ def main() -> None:
     if options.block_size < 1:
         parser.error(f"--block_size is {options.block_size}: expected 1 or more")
     try:
-        rows = read_rows(options.lists)
+        rows = [row for row in read_rows(options.lists) if row["positive"] and {*row["negative"]} - {*row["positive"]}]
     except ListconError as error:
         parser.error(str(error))
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -110,6 +110,8 @@ def main() -> None:
         "--most", type=int, default=300, help="held-out lists of each share, at most; the others are in no file"
     )
     options = parser.parse_args()
+    if options.most < 1:
+        parser.error(f"--most is {options.most}: expected 1 or more")
     shares: dict[str, float] = dict(options.share)
     try:
         rows = [row for row in read_rows(options.lists) if row["positive"]]

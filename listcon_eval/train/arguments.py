@@ -27,7 +27,10 @@ _STAGE_2 = {"num_train_epochs": 2.0, "per_device_train_batch_size": 8, "gradient
 _RATES = {"none": 2e-5, "encoder": 5e-4, "embedding": 5e-4}
 
 # The order of lists and the batches of the evaluation are our own.
-_WITHOUT_EFFECT = ("data_seed", "train_sampling_strategy", "per_device_eval_batch_size", "eval_accumulation_steps")
+_WITHOUT_EFFECT = (
+    *("data_seed", "train_sampling_strategy", "per_device_eval_batch_size", "eval_accumulation_steps"),
+    *("bf16_full_eval", "fp16_full_eval", "prediction_loss_only", "batch_eval_metrics", "eval_use_gather_object"),
+)
 
 
 def _option(default: object, text: str) -> Any:  # noqa: ANN401 - the type is the field's
@@ -214,6 +217,11 @@ def parse_arguments(words: Sequence[str]) -> Arguments:
     if not evaluates and (training.eval_strategy != "no" or training.load_best_model_at_end):
         raise ListconError("there are no held-out lists to evaluate on: give --eval_data, or --eval_split above 0")
     _check_training(training, evaluates)
+    if training.per_device_train_batch_size % data.block_size:
+        raise ListconError(
+            f"--block_size is {data.block_size}: expected a number that divides --per_device_train_batch_size "
+            f"({training.per_device_train_batch_size})"
+        )
     training.remove_unused_columns = False  # the columns of our batches are not arguments of a model's forward
     return Arguments(start, data, loss, training)
 
@@ -223,6 +231,11 @@ def _check(start: StartArguments, data: DataArguments, loss: LossArguments) -> N
         raise ListconError(f"--freeze {start.freeze} freezes the whole encoder: give --freeze_layers without it")
     if data.own_negatives == 0 and data.fill_lists == "no":
         raise ListconError("--own_negatives 0 leaves no negatives: give --fill_lists pool or batch")
+    if data.block_size > 1 and data.eval_split:
+        raise ListconError(
+            f"--block_size is {data.block_size}: holding lists out moves the blocks of the others; give --eval_split "
+            f"0, or --eval_data"
+        )
     _check_values(
         ("list_width", start.list_width, start.list_width is None or start.list_width >= 1, "1 or more"),
         ("feedforward_width", inner := start.feedforward_width, inner is None or inner >= 1, "1 or more"),

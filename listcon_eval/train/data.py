@@ -249,7 +249,8 @@ class ListDataset(Dataset[tuple[TrainingList, bool]]):
     def _filled(
         self, row: TrainingList, passages: NDArray[np.int64], teacher: NDArray[np.float32], others: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        others = others[~np.isin(others, self._used(row))][: max(0, self._size - len(passages))]
+        missing = max(self._size, row.positives + 1) - len(passages)
+        others = others[~np.isin(others, self._used(row))][:missing]
         nothing = np.full(len(others), np.nan, dtype=np.float32)
         return np.concatenate([passages, others]), np.concatenate([teacher, nothing])
 
@@ -375,7 +376,7 @@ class PooledCache:
     """The pooled outputs of a frozen encoder for all texts, on disk, in files named by what decides their content.
 
     A later run with the same encoder and texts reads the files, and an interrupted run computes only the missing ones.
-    Files are mapped into memory, not read into it.
+    Of a file only the rows that are asked for are read.
     """
 
     def __init__(
@@ -394,7 +395,6 @@ class PooledCache:
             key.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
         names = [hashlib.sha256(key.digest() + digests[chunk].tobytes()).hexdigest()[:32] for chunk in self._chunks]
         self._files = [folder / f"{name}.npy" for name in names]
-        self._mapped: list[NDArray[np.float32]] = []
 
     def compute(self, share: int = 0, shares: int = 1, progress: Progress = no_progress) -> None:
         """Encode the texts of the missing files; with several processes, of this one's share of them."""
@@ -414,15 +414,14 @@ class PooledCache:
 
     def __call__(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """The pooled outputs of the texts at `indices`, (n, H)."""
-        if not self._mapped:
-            self._mapped = [np.load(path, mmap_mode="r") for path in self._files]
         places = self._place[indices]
         chunks = np.searchsorted(self._starts, places, side="right") - 1
         rows = places - self._starts[chunks]
         found = np.empty((len(indices), self._model.config.encoder.hidden_size), dtype=np.float32)
         for chunk in np.unique(chunks):
             mine = chunks == chunk
-            found[mine] = self._mapped[chunk][rows[mine]]
+            # Opened each time: a corpus has more files than a process may hold open.
+            found[mine] = np.load(self._files[chunk], mmap_mode="r")[rows[mine]]
         return found
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from huggingface_hub import constants
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -43,6 +44,13 @@ _SAMPLE_LISTS = 32
 _TOLD_LISTS = 50_000
 _RECORD = "arguments.json"
 _FREE_TO_CHANGE = ("data", "pooled_cache")  # when a run is continued: where files are; the lists are compared by a hash
+# The options of transformers that the weights at the end follow from.
+_DECIDING = (
+    *("seed", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("dataloader_drop_last", "learning_rate", "warmup_steps", "lr_scheduler_type", "lr_scheduler_kwargs"),
+    *("optim", "optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
+    *("bf16", "fp16"),
+)
 
 
 class TrainedModel(NamedTuple):
@@ -67,11 +75,17 @@ def train(
             finite number.
     """
     training, data, loss = arguments.training, arguments.data, arguments.loss
+    if training.n_gpu > 1:
+        raise ListconError(
+            f"one process sees {training.n_gpu} GPUs: start one process per GPU with torchrun, or set "
+            f"CUDA_VISIBLE_DEVICES=0"
+        )
     output = Path(str(training.output_dir))
     checkpoint = _checkpoint_to_resume(arguments, output)
     check_writable(output)
     record = {name: dataclasses.asdict(getattr(arguments, name)) for name in ("start", "data", "loss")}
-    record["training"] = {"seed": training.seed}  # decides what is held out
+    given = training.to_dict()
+    record["training"] = {name: given[name] for name in _DECIDING} | {"nproc_per_node": training.world_size}
     resumed_data = None if checkpoint is None else _check_resumable(checkpoint, record)
     texts = TextTable()
     digest = hashlib.sha256()
@@ -125,15 +139,24 @@ def train(
             f"--dataloader_drop_last leaves out all {len(lists)} lists: --per_device_train_batch_size is {size}"
         )
 
+    left = len(lists) % size if training.world_size == 1 and not training.dataloader_drop_last else 0
+    if data.own_negatives == 0 and data.fill_lists == "batch" and 1 in (size, left):
+        raise ListconError(
+            f"with --own_negatives 0 a list that is alone in a batch has no negatives, as the last of {len(lists)} "
+            f"lists in batches of {size}: give another --per_device_train_batch_size, or --dataloader_drop_last true"
+        )
+
     start = start_from(arguments.start, max_length=data.max_length, seed=training.seed)
     tokens = TokenisedTexts(texts, start.tokenizer, data.max_length)
     dataset = ListDataset(
         lists, size=data.list_size, fill=data.fill_lists, seed=training.seed, own_negatives=data.own_negatives
     )
-    if start.is_new:
+    start.model.to(training.device)
+    if start.is_new and checkpoint is None:
         places = np.linspace(0, len(dataset) - 1, num=min(_SAMPLE_LISTS, len(dataset)), dtype=np.int64)
         batch = ListCollator(tokens, dataset)([dataset[EpochItem(0, int(place), True)] for place in places])
         start.model.eval()
+        batch = send_to_device(batch, training.device)
         with torch.no_grad():
             sample = torch.cat([start.model.pool(**part) for part in batch["tokens"]])
         calibrate(start.model, sample, batch["rows"], batch["valid"], centre=not start.has_dense)
@@ -141,7 +164,6 @@ def train(
     freeze(start.model, arguments.start)
     pooled = None
     if is_frozen or loss.teacher == ENCODER_TEACHER:
-        start.model.to(training.device)
         folder = Path(data.pooled_cache or Path(constants.HF_HOME, "listcon-eval", "pooled"))
         pooled = PooledCache(folder, start.model, tokens, autocast_dtype(training))
         pooled.compute(training.process_index, training.world_size, progress)
@@ -191,19 +213,21 @@ def _check_held_out(sets: Sequence[EvaluationSet], mode: Mode) -> None:
 
 def _checkpoint_to_resume(arguments: Arguments, output: Path) -> Path | None:
     wanted = arguments.training.resume_from_checkpoint or "false"
+    word = wanted.casefold()
     checkpoints = {
         int(number): path
         for path in output.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
         if (number := path.name.rpartition("-")[2]).isdecimal()
         and (path / "trainer_state.json").exists()  # it is written last
     }
-    if wanted.casefold() == "false":
-        if checkpoints or (output / "model").exists():
-            raise ListconError(
-                f"{output} holds a run: continue it with --resume_from_checkpoint true, or give another --output_dir"
-            )
+    is_other_run = word == "false" or (word != "true" and Path(wanted).resolve().parent != output.resolve())
+    if is_other_run and (checkpoints or (output / "model").exists()):
+        raise ListconError(
+            f"{output} holds a run: continue it with --resume_from_checkpoint true, or give another --output_dir"
+        )
+    if word == "false":
         return None
-    if wanted.casefold() == "true":
+    if word == "true":
         if not checkpoints and (output / "model").exists():
             raise ListconError(f"{output} holds a trained model and no checkpoint: give another --output_dir")
         return checkpoints[max(checkpoints)] if checkpoints else None  # it may have been cut short before the first one

@@ -138,11 +138,18 @@ def freeze(model: ListConModel, arguments: StartArguments) -> None:
     count = model.config.encoder.num_hidden_layers
     if arguments.freeze_layers > count:
         raise ListconError(f"--freeze_layers is {arguments.freeze_layers}: this encoder has {count} layers")
-    layers = next(part for part in model.encoder.modules() if isinstance(part, nn.ModuleList) and len(part) == count)
+    lists = (part for part in model.encoder.modules() if isinstance(part, nn.ModuleList) and len(part) == count)
+    layers = next(lists, None)
+    if layers is None:
+        raise ListconError(
+            f"--freeze_layers is {arguments.freeze_layers}: the layers of this {model.config.encoder.model_type!r} "
+            f"encoder share their weights, or are built in another way; leave the option out"
+        )
     model.encoder.get_input_embeddings().requires_grad_(False)
-    for part in model.encoder.children():
-        if not any(isinstance(inner, nn.ModuleList) for inner in part.modules()):
-            part.requires_grad_(False)  # positions, token types and their norm
+    for part in model.encoder.children():  # in the order of the forward pass
+        if any(isinstance(inner, nn.ModuleList) for inner in part.modules()):
+            break
+        part.requires_grad_(False)  # positions, token types and their norm
     for layer in list(layers)[: arguments.freeze_layers]:
         layer.requires_grad_(False)
 

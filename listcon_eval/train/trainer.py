@@ -164,11 +164,6 @@ class ListTrainer(Trainer):
     ) -> None:
         with _refused_options():
             super().__init__(train_dataset=train_dataset, eval_dataset=list(eval_sets) or None, **arguments)
-        if self.args.n_gpu > 1:
-            raise ListconError(
-                f"one process sees {self.args.n_gpu} GPUs: start one process per GPU with torchrun, or set "
-                f"CUDA_VISIBLE_DEVICES=0"
-            )
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the number of lists of the whole step
         self._lists, self._sets = train_dataset, eval_sets
         self._texts, self._mode, self._pooled = texts, mode, pooled

@@ -14,6 +14,7 @@ from listcon_eval.data import local_task, read_lists
 from listcon_eval.errors import ListconError
 from listcon_eval.inference.tokens import index_list, index_texts
 from listcon_eval.records import CandidateList
+from listcon_eval.train.arguments import Fill
 from listcon_eval.train.data import (
     EpochItem,
     EpochSampler,
@@ -153,6 +154,16 @@ def test_own_negatives_are_limited_and_the_rest_is_filled() -> None:
     sampled = sample(ListDataset(lists, size=20, fill="pool", seed=0, own_negatives=3), 0)
     assert len(sampled.passages) == 20
     assert np.isin(sampled.passages, lists[0].passages).sum() == 4
+
+
+@pytest.mark.parametrize("fill", ["pool", "batch"])
+def test_a_list_of_more_positives_than_fit_has_a_negative_of_other_lists(fill: Fill) -> None:
+    lists = lists_of([candidates("a", 4, 3), candidates("b", 1, 3)])
+    dataset = ListDataset(lists, size=3, fill=fill, seed=0, own_negatives=0)
+    first, _ = dataset.fill_from_batch([sample(dataset, place) for place in range(2)])
+    assert first.passages[:4].tolist() == lists[0].passages[:4].tolist()
+    assert len(first.passages) == 5
+    assert first.passages[4] in lists[1].passages
 
 
 def test_what_is_held_out_is_seeded_and_keeps_equal_queries_together() -> None:

@@ -45,7 +45,10 @@ def test_lists_with_the_same_passages_stand_together(
         for i in range(4)
         for topic in "abcd"
     ]
-    (tmp_path / "lists.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    one_class = {"query_id": "e", "query": "e", "positive": ["all of a"], "negative": ["all of a"]}
+    (tmp_path / "lists.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in [one_class, *rows]), encoding="utf-8"
+    )
     out = tmp_path / "out.jsonl.gz"
     monkeypatch.setattr(sys, "argv", ["order", str(tmp_path / "lists.jsonl"), str(out), "--block_size", "4"])
     order_training_lists.main()
@@ -101,3 +104,16 @@ def test_what_cannot_be_averaged_is_one_message(
     with pytest.raises(SystemExit, match="2"):
         average_checkpoints.main()
     assert message in capsys.readouterr().err
+
+
+def test_a_mean_does_not_replace_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_layout_1(tmp_path / "a")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.csv").write_text("kept")
+    monkeypatch.setattr(sys, "argv", ["average", f"{first}=1", "--output", str(tmp_path / "notes")])
+    with pytest.raises(SystemExit, match="2"):
+        average_checkpoints.main()
+    assert "notes" in capsys.readouterr().err
+    assert (tmp_path / "notes" / "a.csv").read_text() == "kept"

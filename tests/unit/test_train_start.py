@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from scipy.stats import spearmanr
 from torch.nn import functional
-from transformers import BertConfig
+from transformers import AlbertConfig, BertConfig, ModernBertConfig
 
 from checkpoints import write_layout_1, write_layout_2
 from listcon_eval.errors import ListconError
@@ -147,3 +147,21 @@ def test_lower_layers_can_be_left_as_they_are(tmp_path: Path) -> None:
     }
     with pytest.raises(ListconError, match="--freeze_layers is 4: this encoder has 3 layers"):
         freeze(model, StartArguments(model=str(folder), freeze_layers=4))
+
+
+def test_what_is_above_the_frozen_layers_is_trained() -> None:
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
+    sizes = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = ModernBertConfig(vocab_size=64, **sizes, **ids)
+    model = ListConModel(ListConConfig(encoder=config, list_width=24, list_layers=1, feedforward_width=16))
+    freeze(model, StartArguments(model="x", freeze_layers=1))
+    trained = {name for name, parameter in model.encoder.named_parameters() if parameter.requires_grad}
+    assert "final_norm.weight" in trained
+    assert not any(name.startswith(("embeddings.", "layers.0.")) for name in trained)
+
+
+def test_layers_that_share_their_weights_are_not_frozen_one_by_one() -> None:
+    config = AlbertConfig(vocab_size=64, hidden_size=24, intermediate_size=32, num_attention_heads=2)
+    model = ListConModel(ListConConfig(encoder=config, list_width=24, list_layers=1, feedforward_width=16))
+    with pytest.raises(ListconError, match="the layers of this 'albert' encoder share their weights"):
+        freeze(model, StartArguments(model="x", freeze_layers=1))

@@ -206,6 +206,11 @@ def test_a_model_that_is_not_the_best_has_the_last_map(folder: Path) -> None:
         ("x", ["--eval_data", "{x}/lists.jsonl", "{y}/lists.jsonl"], "2 sets of held-out lists are called 'lists'"),
         ("x", ["--eval_data", "split={x}/lists.jsonl", "--eval_split", "0.3"], "are called 'split': name them"),
         ("one_class", ["--eval_split", "0.2"], "none of the 2 held-out lists of 'split' has both"),
+        (
+            "x",
+            ["--own_negatives", "0", "--fill_lists", "batch", "--per_device_train_batch_size", "11"],
+            "a list that is alone in a batch has no negatives, as the last of 12 lists in batches of 11",
+        ),
         ("x", ["--dataloader_drop_last", "true", "--per_device_train_batch_size", "13"], "leaves out all 12 lists"),
         ("x", ["--report_to", "no_such_reporter"], "training cannot start with these options: no_such_reporter"),
         ("x", ["--optim", "adamw_bnb_8bit"], "training cannot start with these options: .*bitsandbytes"),
@@ -256,6 +261,8 @@ def test_a_run_is_continued_with_its_own_data_options_and_files_alone(folder: Pa
         ({"encoder": None, "list_layers": None, "model": trained.folder}, "--model is .*, and it was None"),
         ({"freeze": "encoder"}, "--freeze is encoder, and it was none"),
         ({"seed": 1}, "--seed is 1, and it was 42"),
+        ({"learning_rate": 0.1}, "--learning_rate is 0.1, and it was 0.001"),
+        ({"per_device_train_batch_size": 2}, "--per_device_train_batch_size is 2, and it was 4"),
     ):
         with pytest.raises(ListconError, match=message):
             run(folder, resume_from_checkpoint="true", **{**options, **change})
@@ -352,6 +359,11 @@ def test_a_folder_with_a_run_is_not_overwritten(folder: Path) -> None:
     run(folder)
     with pytest.raises(ListconError, match="holds a run: continue it with --resume_from_checkpoint true"):
         run(folder)
+    run(folder, "other")
+    with pytest.raises(ListconError, match="other holds a run: continue it"):
+        run(folder, "other", resume_from_checkpoint=folder / "out" / "checkpoint-3")
+    branch = run(folder, "branch", resume_from_checkpoint=folder / "out" / "checkpoint-3")
+    assert largest_difference(weights(branch.folder), weights(folder / "out" / "model")) == 0
 
 
 def test_a_batch_has_every_text_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -466,6 +478,9 @@ def test_a_mistake_in_the_options_is_one_message(words: str, message: str) -> No
     [
         ("--list_width -8", "expected 1 or more"),
         ("--block_size 0", "expected 1 or more"),
+        ("--block_size 4 --eval_split 0.1 --per_device_train_batch_size 4", "give --eval_split 0, or --eval_data"),
+        ("--block_size 3 --eval_split 0 --per_device_train_batch_size 4", "expected a number that divides"),
+        ("--bf16_full_eval", "expected False: it has no effect here"),
         ("--encoder_dropout 1", "expected from 0 to below 1"),
         ("--encoder_dropout 0 --freeze encoder", "without effect without --freeze none"),
         ("--feedforward_width 0", "expected 1 or more"),
@@ -499,9 +514,8 @@ def test_a_value_without_a_meaning_is_refused_by_its_option(words: str, message:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes both")
-@pytest.mark.parametrize("option", ["--bf16", "--bf16_full_eval"])
-def test_a_cpu_has_to_be_asked_for_by_the_options_name(option: str) -> None:
-    words = f"--data x --encoder e --output_dir o {option}".split()
+def test_a_cpu_has_to_be_asked_for_by_the_options_name() -> None:
+    words = ["--data", "x", "--encoder", "e", "--output_dir", "o", "--bf16"]
     with pytest.raises(ListconError, match=r"doesn't support bf16/gpu.* assign --use_cpu if"):
         parse_arguments(words)
     assert parse_arguments([*words, "--use_cpu"]).training.use_cpu
