@@ -16,7 +16,7 @@ from listcon_eval import mteb_compat
 from listcon_eval.arguments import checked
 from listcon_eval.data import Task, as_tasks
 from listcon_eval.data.trec import write_trec_qrels, write_trec_run
-from listcon_eval.errors import ListconError
+from listcon_eval.errors import ListconError, first_line_with_class
 from listcon_eval.files import check_writable, write_json, write_text
 from listcon_eval.metrics import cmteb
 from listcon_eval.metrics import ir_measures as named
@@ -352,9 +352,24 @@ def _measure_and_write(
         leaderboard = mteb_protocol.evaluate(judged, scores, task.main_score, task.relevance)
         others = named.evaluate(run.metrics, judged, scores, task.relevance) if run.metrics else Metrics({}, {})
         name = task.mteb_task.metadata.name if task.whole is None else task.name
-        task_result = mteb_compat.task_result(
-            task.mteb_task, name, task.subset, task.split, scores, run.meta, seconds=seconds, relevance=task.relevance
-        )
+        try:
+            task_result = mteb_compat.task_result(
+                task.mteb_task,
+                name,
+                task.subset,
+                task.split,
+                scores,
+                run.meta,
+                seconds=seconds,
+                relevance=task.relevance,
+            )
+        except (ValueError, KeyError) as error:
+            if task.limit is None:
+                raise
+            raise ListconError(  # such as p-MRR, which needs both queries of a pair
+                f"mteb's measures of {task.name} cannot be taken of its first {task.limit} queries "
+                f"({first_line_with_class(error)}): give a larger --limit"
+            ) from error
     (reported,) = task_result.scores[task.split]
     for name, mean in leaderboard.means.items():
         if abs(reported[name] - mean) > 1e-5:  # mteb rounds to five digits

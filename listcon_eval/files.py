@@ -163,11 +163,16 @@ def sha256_of_file(path: Path) -> str:
 
 
 def sha256_of_folder(folder: Path, suffixes: Iterable[str]) -> str:
-    """SHA-256 over the files with such suffixes in a folder and below, by their paths in it: 64 hexadecimal digits."""
+    """SHA-256 over the files with such suffixes in a folder and below, by their paths in it: 64 hexadecimal digits.
+
+    What lies in a folder `results` in it is left out: runs are written there, and a run must not change a model's hash.
+    """
     wanted = frozenset(suffixes)
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in wanted and path.is_file()):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + sha256_of_file(path).encode())
+        place = path.relative_to(folder)
+        if "results" not in place.parts[:-1]:
+            digest.update(place.as_posix().encode() + b"\0" + sha256_of_file(path).encode())
     return digest.hexdigest()
 
 

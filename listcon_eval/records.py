@@ -23,6 +23,7 @@ class CandidateList(NamedTuple):
         doc_ids: one id a candidate, in candidate order; P of them.
         passages: the candidates' texts, in the same order; equal texts are allowed.
         relevance: the candidates' judgements, in the same order; above 0 is relevant.
+        grades: the same before a threshold made those below it 0; empty where there is no threshold.
     """
 
     query_id: str
@@ -30,6 +31,7 @@ class CandidateList(NamedTuple):
     doc_ids: tuple[str, ...]
     passages: tuple[str, ...]
     relevance: tuple[int, ...]
+    grades: tuple[int, ...] = ()
 
 
 class RankedList(NamedTuple):

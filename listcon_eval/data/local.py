@@ -61,7 +61,7 @@ def local_task(
     """Read local data; the task comes back loaded.
 
     Args:
-        path: a file in the original C-MTEB layout (JSON lines or a JSON array, both also gzipped, Parquet or TSV,
+        path: a file in the original C-MTEB layout (JSON lines or a JSON array, both also gzipped, or Parquet,
             with columns `query`, `positive`, `negative`), a folder of such files, or a folder in mteb's
             retrieval layout.
         name: the task's name; by default the name of the file or folder. A name of the model card is a claim.
@@ -79,8 +79,13 @@ def local_task(
     given = _local_name(place, subset) if name is None else name
     claim = claim or (card.name if (card := card_task(given)) else None)
     if claim is not None:
-        return _claimed(place, str(path), official_task(claim))
+        return _claimed(place, str(path), official_task(claim), for_first_stage)
     free = _free_name(given)
+    if subset is not None and not is_retrieval_folder(place, LOCAL_SPLIT, subset):
+        raise ListconError(
+            f"{path}[{subset}]: only a folder in mteb's retrieval layout has subsets, and this one has no corpus of "
+            f"{subset!r}: give the file or folder itself"
+        )
     data = read_data(place, LOCAL_SPLIT, subset or DEFAULT_SUBSET, needs_candidates=not for_first_stage)
     task = loaded_task(data, free, str(path) + (f"[{subset}]" if subset else ""))
     return task if for_first_stage else _measurable(task)
@@ -110,7 +115,7 @@ def as_tasks(tasks: Sequence[Task | str] | Mapping[str, Lists] | Path | str) -> 
         ListconError: there is nothing to measure on, no task of a name, the data cannot be used, or two tasks of one
             name have other data.
     """
-    if isinstance(tasks, Path) or (isinstance(tasks, str) and Path(tasks).is_file()):
+    if isinstance(tasks, Path) or (isinstance(tasks, str) and _is_file(tasks)):
         return [local_task(tasks)]
     if not tasks:
         raise ListconError(f"tasks is {tasks!r}: give tasks, or names such as official or mini")
@@ -203,6 +208,13 @@ def _same_name(name: str) -> ListconError:
     return ListconError(f"two data sets have the name {name}: name them apart, --data NAME=PATH or {{NAME: PATH}}")
 
 
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # many names of tasks are longer than a file's name may be
+        return False
+
+
 def _place(path: str | Path) -> Path:
     if not str(path):  # for `Path`, the current folder
         raise ListconError("the path of the data is '' (empty): give a file or folder.")
@@ -225,7 +237,7 @@ def _measurable(task: Task) -> Task:
     )
 
 
-def _claimed(place: Path, location: str, task: Task) -> Task:
+def _claimed(place: Path, location: str, task: Task, for_first_stage: bool) -> Task:
     """A task with the data of a local copy, if that has the statistics that mteb ships of the task."""
     if mteb_compat.reads_own_files(task.mteb_task):
         try:
@@ -236,7 +248,8 @@ def _claimed(place: Path, location: str, task: Task) -> Task:
                 f"{location} cannot be read by mteb's code of {task.name} ({error}): give a copy of the whole data set"
             ) from error
     else:
-        set_data(task.mteb_task, task.split, read_data(place, task.split, task.subset), task.subset)
+        data = read_data(place, task.split, task.subset, needs_candidates=not for_first_stage)
+        set_data(task.mteb_task, task.split, data, task.subset)
     with mteb_compat.no_progress_bars():
         own = dict(_flat(mteb_compat.descriptive_statistics(task.mteb_task, task.subset, task.split)))
     official = dict(_flat(task.statistics()))

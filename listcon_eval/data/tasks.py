@@ -164,6 +164,12 @@ class Task:
                 )
         if not lists:
             raise ListconError(f"{self.name}: none of the {len(data['queries'])} queries has a relevance judgement.")
+        if self.relevance > 1:
+            judged = self.qrels()
+            lists = [
+                row._replace(grades=tuple(judged[row.query_id].get(doc_id, 0) for doc_id in row.doc_ids))
+                for row in lists
+            ]
         return lists
 
     def variant(self, *, limit: int | None = None, relevance: int = 1) -> Task:

@@ -1,5 +1,6 @@
 """What every kind of system has in common. A new kind is a subclass of `System`, and a line in `resolve.KINDS`."""
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from listcon_eval.workers import RayWorkers
 
 __all__ = ["KINDS", "LoadOptions", "RankContext", "Ranking", "System", "load_system", "system_class"]
+
+
+logger = logging.getLogger(__name__)
+
+_UNKNOWN_WARNED, _CUT_WARNED = 0.03, 0.05
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,20 @@ class RankContext:
 def list_name(task: str, row: CandidateList) -> str:
     """What messages call a list."""
     return f"{task}, query {row.query_id}"
+
+
+def observed_texts(context: RankContext, name: str, unknown: float, units: int, cut: int) -> dict[str, Any]:
+    """The shares of unknown tokens, and of units (texts or pairs) that were cut, for `Ranking.observed`.
+
+    High ones are logged as warnings.
+    """
+    if unknown > _UNKNOWN_WARNED:
+        logger.warning(
+            "%s: %.1f %% of all tokens are unknown to the tokenizer of %s", context.task.name, 100 * unknown, name
+        )
+    if cut > _CUT_WARNED * units:
+        logger.warning("%s: %s cuts %.1f %% of the texts it reads", context.task.name, name, 100 * cut / units)
+    return {"unknown_tokens": round(unknown, 6), "read": units, "truncated": round(cut / max(1, units), 6)}
 
 
 class Ranking(NamedTuple):

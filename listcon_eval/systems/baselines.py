@@ -156,4 +156,4 @@ class Oracle(System):
 
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
         with context.phases.measured("score"):
-            return Ranking([ranked_list(row.relevance) for row in lists], {}, {})
+            return Ranking([ranked_list(row.grades or row.relevance) for row in lists], {}, {})

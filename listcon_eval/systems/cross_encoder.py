@@ -26,7 +26,7 @@ from listcon_eval.systems.network import (
     count_tokens,
     in_batches,
     loading,
-    observed_texts,
+    observed_tokens,
     own_length,
 )
 from listcon_eval.systems.resolve import ModelSpec, read_json
@@ -91,7 +91,7 @@ class CrossEncoder(NetworkSystem):
         lengths = counts.lengths[places].sum(axis=1) + self.scorer.added
         of_pairs = TokenCounts(lengths, counts.unknown[places].sum(axis=1))
         cut = int((lengths > self.max_length).sum())
-        observed = observed_texts(context, self.name, of_pairs, len(pairs), cut)
+        observed = observed_tokens(context, self.name, of_pairs, len(pairs), cut)
         return np.minimum(lengths, self.max_length), {"prompts": {"pair": self.scorer.prompt}, **observed}
 
     def key(self) -> Mapping[str, Any]:

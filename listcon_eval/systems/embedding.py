@@ -34,7 +34,7 @@ from listcon_eval.systems.network import (
     count_tokens,
     in_batches,
     loading,
-    observed_texts,
+    observed_tokens,
     own_length,
 )
 from listcon_eval.systems.resolve import ModelSpec, read_json
@@ -169,7 +169,7 @@ class Embedding(NetworkSystem):
             for side, of_side in counts.items():
                 added = special + int(count_tokens(self._tokenizer, [prompts[side] or ""]).lengths[0])
                 cut += int((of_side.lengths + added > self.max_length).sum())
-        return observed_texts(context, self.name, whole, len(whole.lengths), cut)
+        return observed_tokens(context, self.name, whole, len(whole.lengths), cut)
 
     def embed(self, units: Sequence[tuple[str, ...]], longest: int, part: Mapping[str, Any]) -> NDArray[np.float32]:
         """The embeddings of a chunk of queries or documents, (N, D); `longest` is the tokens of the longest."""

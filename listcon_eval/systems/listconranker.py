@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from listcon_eval.inference.ranker import EncodedLists, ListConRanker
 from listcon_eval.progress import Phases
 from listcon_eval.records import MODES, CandidateList, Mode
-from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System, list_name
+from listcon_eval.systems.base import LoadOptions, RankContext, Ranking, System, list_name, observed_texts
 from listcon_eval.systems.resolve import ModelSpec, model_name, model_revision
 
 DEFAULT_MAX_LENGTH = 512
@@ -20,6 +20,7 @@ class _Encoding(NamedTuple):
 
     lists: list[CandidateList]
     encoded: EncodedLists
+    observed: dict[str, Any]
     seconds: dict[str, float]
 
 
@@ -70,14 +71,7 @@ class ListConRankerSystem(System):
             phases=context.phases,
             keep_going=context.keep_going,
         )
-        texts = len(encoding.encoded.texts)
-        observed = {
-            "unknown_tokens": round(encoding.encoded.unknown_share, 6),
-            "read": texts,
-            "truncated": round(encoding.encoded.truncated / max(1, texts), 6),
-            "reused_encoding": reused is not None,
-        }
-        return Ranking(ranked, {}, observed)
+        return Ranking(ranked, {}, {**encoding.observed, "reused_encoding": reused is not None})
 
     def encode_chunk(self, texts: Sequence[str]) -> NDArray[np.uint8]:
         """For a worker: as `ListConRanker.encode_chunk`."""
@@ -99,7 +93,9 @@ class ListConRankerSystem(System):
             workers=context.workers,
             phases=phases,
         )
-        self._last = _Encoding(lists, encoded, phases.seconds)
+        texts = len(encoded.texts)
+        observed = observed_texts(context, self.name, encoded.unknown_share, texts, encoded.truncated)
+        self._last = _Encoding(lists, encoded, observed, phases.seconds)
         return self._last
 
     def path_settings(self) -> Mapping[str, Any]:

@@ -24,15 +24,16 @@ from listcon_eval.inference.devices import choose_device, resolve_dtype
 from listcon_eval.inference.memory import BatchBudget, Budgets, chunk_tokens
 from listcon_eval.model.architecture import max_tokens
 from listcon_eval.model.checkpoint import DECISIVE_SUFFIXES
-from listcon_eval.systems.base import LoadOptions, RankContext, System
+from listcon_eval.systems.base import LoadOptions, RankContext, System, observed_texts
 from listcon_eval.systems.resolve import ModelSpec, model_name, model_revision
 
 logger = logging.getLogger(__name__)
 
+_UNKNOWN_REFUSED = 0.5
+
 T = TypeVar("T")
 
 _USUAL_LENGTH = 512  # of a model that states none
-_UNKNOWN_WARNED, _UNKNOWN_REFUSED, _CUT_WARNED = 0.03, 0.5, 0.05
 
 
 class LoadedNetwork(NamedTuple):
@@ -219,21 +220,19 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase | None, texts: Sequence[str]
     return TokenCounts(*counts)
 
 
-def observed_texts(context: RankContext, name: str, counts: TokenCounts, units: int, cut: int) -> dict[str, Any]:
-    """The shares of unknown tokens, and of units (texts or pairs) that were cut, for `Ranking.observed`.
+def observed_tokens(context: RankContext, name: str, counts: TokenCounts, units: int, cut: int) -> dict[str, Any]:
+    """As `observed_texts`, of counted tokens.
 
     Raises:
         ListconError: most of the tokens are unknown to the tokenizer.
     """
     unknown = int(counts.unknown.sum()) / max(1, int(counts.lengths.sum()))
-    shares = f"{context.task.name}: {100 * unknown:.1f} % of all tokens are unknown to the tokenizer of {name}"
     if unknown > _UNKNOWN_REFUSED:
-        raise ListconError(f"{shares}: it is not this model's, or not for this language; check the tokenizer's files")
-    if unknown > _UNKNOWN_WARNED:
-        logger.warning(shares)
-    if cut > _CUT_WARNED * units:
-        logger.warning("%s: %s cuts %.1f %% of the texts it reads", context.task.name, name, 100 * cut / units)
-    return {"unknown_tokens": round(unknown, 6), "read": units, "truncated": round(cut / max(1, units), 6)}
+        raise ListconError(
+            f"{context.task.name}: {100 * unknown:.1f} % of all tokens are unknown to the tokenizer of {name}: it is "
+            f"not this model's, or not for this language; check the tokenizer's files"
+        )
+    return observed_texts(context, name, unknown, units, cut)
 
 
 class NetworkSystem(System):

@@ -215,12 +215,15 @@ def test_tasks_are_chosen_by_name_or_data(tmp_path: Path) -> None:
         chosen_tasks("T2Reranking,MMarcoReranking", [str(path)])
     with pytest.raises(ListconError, match="two data sets have the name a"):
         chosen_tasks(None, [str(path), str(path)])
+    with pytest.raises(ListconError, match=r"a\.jsonl\[zh\]: only a folder in mteb's retrieval layout has subsets"):
+        chosen_tasks(None, [f"{path}[zh]"])
 
 
 def test_two_tasks_of_one_name_are_one_only_if_their_data_is() -> None:
     one, same, other = (task_of_rows(rows, "mine") for rows in (ROWS, ROWS, ROWS[:1]))
     assert as_tasks([one, same]) == [one]
     assert [task.name for task in as_tasks(["MiniWeb", "mini"])].count("MiniWeb") == 1
+    assert [task.name for task in as_tasks(",".join(["MiniWeb"] * 60))] == ["MiniWeb"]  # no file has so long a name
     with pytest.raises(ListconError, match="two data sets have the name mine"):
         as_tasks([one, other])
     with pytest.raises(ListconError, match="two data sets have the name MiniWeb"):

@@ -47,6 +47,7 @@ def test_the_hash_of_a_folder_follows_names_and_contents(tmp_path: Path) -> None
     write_text(tmp_path / ".DS_Store", "of no interest")
     before = sha256_of_folder(tmp_path, [".txt"])
     write_text(tmp_path / ".DS_Store", "changed")
+    write_text(tmp_path / "out" / "results" / "run.txt", "runs of a model, written into its folder")
     assert sha256_of_folder(tmp_path, [".txt"]) == before
     write_text(tmp_path / "sub" / "b.txt", "z")
     changed = sha256_of_folder(tmp_path, [".txt"])

@@ -122,6 +122,8 @@ def test_instructions_reach_systems_that_read(hub: Path, tmp_path: Path) -> None
     (ignoring,) = evaluate(Random(), "mFollowIR[zho]", output=tmp_path).results
     assert read_provenance(ignoring).observed["instructions"] == "ignored: the system reads no texts"
     assert read_per_query(result).keys() >= {"mteb:ndcg_at_10"}
+    with pytest.raises(ListconError, match=r"cannot be taken of its first 1 queries .*: give a larger --limit"):
+        evaluate(Bm25(), [official_task("mFollowIR[zho]").variant(limit=1)], output=tmp_path / "trial")
 
 
 def test_a_copy_of_a_subset_is_checked_and_one_that_differs_refused(
@@ -211,6 +213,13 @@ def json_lines(result: Result) -> dict[str, Any]:
     return {row["query_id"]: row for row in rows}
 
 
+def test_a_copy_of_a_retrieval_task_needs_no_candidates_for_a_second_stage(retrieval: Path) -> None:
+    with pytest.raises(ListconError, match="no part 'top_ranked'"):
+        local_task(retrieval, claim="T2Retrieval")
+    with pytest.raises(ListconError, match="is not a copy of T2Retrieval"):  # it is a stand-in
+        local_task(retrieval, claim="T2Retrieval", for_first_stage=True)
+
+
 def test_a_trec_run_and_bm25_are_first_stages_too(retrieval: Path, tmp_path: Path) -> None:
     task = official_task("T2Retrieval")
     bm25 = with_first_stage(task, "bm25", 7)
@@ -267,6 +276,10 @@ def test_local_data_needs_no_candidates_of_its_own_for_a_second_stage(tmp_path: 
     assert {result.kind for result in results} == {"bm25", "first-stage", "oracle"}
     assert all("nDCG@5" in result.ir_measures for result in results)
     assert all(result.first_stage is not None and result.first_stage.recall == 0 for result in results)  # a was missed
+    gain = {result.kind: result.ir_measures["nDCG@5"] for result in results}
+    assert (
+        gain["oracle"] > gain["first-stage"] > 0
+    )  # grades below the threshold count in nDCG, and the oracle knows them
     assert "别的" in listcon_eval("show", results[0].folder, "--query", "q").stdout
     (tmp_path / "first.trec").write_text("q Q0 a 1 3.0 x\nq Q0 b 2 2.0 x\n", encoding="utf-8")
     task = local_task(tmp_path / "local", for_first_stage=True)
