@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from listcon_eval.data.trec import read_qrels, read_trec_run, short_hash
+from listcon_eval.data.trec import has_only_ranks, read_qrels, read_trec_run, short_hash
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.mteb_compat import relevant_from
 from listcon_eval.ordering import ranked_list, ranked_places
@@ -268,7 +268,9 @@ def _scored_run(
     except ListconError as error:
         raise ListconError(f"{name} with the judgements of {source}: {error}") from error
     shown = scores.name if isinstance(scores, Path) else name
-    note = f"{shown} lacks {count_of(len(lacking), 'judged query')} (of {len(qrels)}): each counts 0"
+    notes = [f"{shown} lacks {count_of(len(lacking), 'judged query')} (of {len(qrels)}): each counts 0"] * bool(lacking)
+    if isinstance(scores, Path) and has_only_ranks(scores):
+        notes.append(f"{shown}: all scores of a query are equal, so its documents are tied; ranks are not read")
     content = f"sha256-{key_of(qrels)[:12]}"
     task = result.task if result else judgements.stem if isinstance(judgements, Path) else source
     versions = env.package_versions()
@@ -302,7 +304,7 @@ def _scored_run(
             )
             for query_id, judged in relevant_from(qrels, relevance).items()
         },
-        notes=(note,) if lacking else (),
+        notes=tuple(notes),
     )
 
 

@@ -5,6 +5,7 @@ line a run, so that a change of the file can be read.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def _mean(values: Iterable[float]) -> float:
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline file, or take the runs in a folder; a file whose means are not those of its values is refused."""
     if path.is_dir():
-        return _without_trials(baseline_of(path))
+        return _usable(baseline_of(path))
     if not path.exists():
         raise ListconError(f"{path}: no such baseline; the same command with --update writes it")
     file = read_record(_BaselineFile, path, remedy="write the baseline again with --update")
@@ -124,12 +125,18 @@ def read_baseline(path: Path) -> Baseline:
     return Baseline(path, file.runs)
 
 
-def _without_trials(baseline: Baseline) -> Baseline:
-    """The baseline; a ListconError where one of its runs is a trial."""
+def _usable(baseline: Baseline) -> Baseline:
+    """The baseline; a ListconError where one of its runs is a trial, or two of them have one key."""
     if trials := [str(run.key) for run in baseline.runs if run.signature.limit is not None]:
         raise ListconError(
             f"{baseline.path} holds trials on the first queries of a task ({'; '.join(trials)}), which make no "
             "baseline: run without --limit, and give the folder of that run"
+        )
+    times = Counter(run.key for run in baseline.runs)
+    if repeated := sorted(str(key) for key in times if times[key] > 1):
+        raise ListconError(
+            f"{baseline.path} holds more than one run of {'; '.join(repeated)}, and a baseline has one run per task, "
+            "mode and dtype: give the folder of one system"
         )
     return baseline
 
@@ -137,13 +144,6 @@ def _without_trials(baseline: Baseline) -> Baseline:
 def write_baseline(baseline: Baseline, path: Path) -> Path:
     """Write a baseline as one file, whole or not at all; trials, and two runs of one key, are refused."""
     check_replaceable(path, '{"format":', "a baseline")
-    _without_trials(baseline)
-    keys = [run.key for run in baseline.runs]
-    repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
-    if repeated:
-        raise ListconError(
-            f"{baseline.path} holds more than one run of {'; '.join(repeated)}, and a baseline has one run per task, "
-            "mode and dtype: give the folder of one system with --current"
-        )
+    _usable(baseline)
     rows = ",\n".join(run.model_dump_json() for run in baseline.runs)
     return write_text(path, f'{{"format":2,"runs":[\n{rows}\n]}}\n')

@@ -32,7 +32,7 @@ class SystemRun:
     place: int  # its place among the systems of the report, which gives its colour and letter
     label: str  # its name
     run: TaskRun
-    ap: NDArray[np.float64]  # average precision, 0 to 1, in the task's order of queries, (Q,)
+    ap: NDArray[np.float64]  # the measure by query, 0 to 1, in the task's order of queries, (Q,)
     rankings: Mapping[str, RankedQuery]  # query id -> its ranked candidates
 
     @property
@@ -69,6 +69,11 @@ class TaskResults:
     systems: tuple[SystemRun, ...]
     before: SystemRun | None  # the first stage; None for the candidate order of the data
     data: Path | None  # where to read texts; None for the data that was ranked
+
+    @property
+    def value_name(self) -> str:
+        """What the measure is called of one query: a mean of "AP" is MAP."""
+        return "AP" if self.measure in (CARD_MAP, MAIN_SCORE) else self.measure.name
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

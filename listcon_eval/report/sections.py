@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from listcon_eval.comparison.statistics import count_wins
-from listcon_eval.metrics import CARD_MAP
 from listcon_eval.report import run_data
 from listcon_eval.report.figures import INK, MUTED, PALETTE, drawing, new_figure, short, whole_log
 from listcon_eval.report.run_data import SystemRun, TaskResults
@@ -58,15 +57,18 @@ def _distribution(results: TaskResults) -> Iterator[Section]:
         axes.set_title(f"mean {percent(system.ap.mean())}", loc="right")
         axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         axes.set_xlim(0, 1)
-    panels[-1].set_xlabel(f"AP of a query ({results.measure})")
+    panels[-1].set_xlabel(f"{results.value_name} of a query ({results.measure})")
     figure.supylabel("queries")
     notes = [note for system in systems for note in system.run.notes]
-    if results.measure != CARD_MAP:
-        notes.append("A TREC run file holds neither the order nor the texts of candidates, so AP is mteb's here.")
+    if any(system.run.result is None for system in systems):
+        notes.append(
+            "A TREC run file holds neither the order nor the texts of candidates: the protocol is mteb's here."
+        )
     yield Section(
         "ap",
-        "Average precision by query",
-        f"How many of the {len(results.query_ids)} queries have which AP ({results.measure}); the line is the mean.",
+        f"{results.value_name} by query",
+        f"How many of the {len(results.query_ids)} queries have which {results.value_name} ({results.measure}); the "
+        "line is the mean.",
         figure,
         notes=tuple(notes),
         columns=("Run", "Mean", "25 %", "Median", "75 %", "Queries at 0", "Queries at 100"),
@@ -97,7 +99,9 @@ def _modes(results: TaskResults) -> Iterator[Section]:
             _scatter(axes, points[own, 0], points[own, 1], len(points), s=14 * np.sqrt(sizes[own]), c=code, alpha=0.55)
         axes.axline((0, 0), slope=1, color=MUTED, linewidth=0.8, linestyle=_DASHED)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        axes.set(xlabel=f"conventional ({conventional.letter}), AP", ylabel=f"iterative ({iterative.letter}), AP")
+        unit = results.value_name
+        axes.set_xlabel(f"conventional ({conventional.letter}), {unit}")
+        axes.set_ylabel(f"iterative ({iterative.letter}), {unit}")
         rose, stayed, fell = count_wins(iterative.ap - conventional.ap)
         yield Section(
             "modes" if number == 1 else f"modes-{number}",
@@ -149,7 +153,7 @@ def _length(results: TaskResults) -> Iterator[Section]:
     longest, shortest = int(results.lengths.max()), int(results.lengths.min())
     if shortest <= MODES_EQUAL < longest:
         axes.axvline(MODES_EQUAL + 0.5, color=MUTED, linewidth=0.8, linestyle=_DASHED)
-    axes.set(xlabel="candidates of a query", ylabel="gain in AP, points")
+    axes.set(xlabel="candidates of a query", ylabel=f"gain in {results.value_name}, points")
     if longest > 10 * max(shortest, 1):
         whole_log(axes)
     else:

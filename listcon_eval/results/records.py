@@ -278,7 +278,7 @@ class DataRecord(Record):
     content: str | None
     """The hash of the content of local data; null for data from the hub."""
     source: str
-    """`hub`, `local`, `local copy of official data` or `packaged`."""
+    """`hub`, `local`, `local copy of official data`, `packaged`, or `first stage` for what one retrieved."""
     location: str
     """The dataset's hub id, or the path as it was given."""
     is_official: bool

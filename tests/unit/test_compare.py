@@ -381,6 +381,13 @@ def test_unusable_trec_files_are_named(rows: str, message: str, tmp_path: Path) 
         read_systems([run, run], qrels)
 
 
+def test_a_trec_run_whose_order_is_in_its_ranks_is_told_of(tmp_path: Path) -> None:
+    qrels = trec(tmp_path, "judged.qrels", QRELS)
+    tied = trec(tmp_path, "tied.trec", "q1 Q0 d1 1 1 x\nq1 Q0 d2 2 1 x\n")
+    other = trec(tmp_path, "other.trec", "q1 Q0 d1 1 2 x\nq1 Q0 d2 2 1 x\n")
+    assert "tied.trec: all scores of a query are equal" in compare([tied, other], qrels=qrels).as_text()
+
+
 def test_what_a_trec_run_lacks_is_not_retrieved_and_said(tmp_path: Path) -> None:
     qrels = trec(tmp_path, "judged.qrels", "q1 0 d1 1\nq1 0 d2 1\nq2 0 d1 1\n")
     cut = trec(tmp_path, "cut.trec", "q1 Q0 d1 1 3 x\nq1 Q0 d9 2 2 x\n")
@@ -436,6 +443,14 @@ def test_what_to_test_against_is_one_system(tmp_path: Path) -> None:
     with pytest.raises(ListconError, match="against is ''; expected"):
         compare([tmp_path], against="")
     assert compare([tmp_path], against="bm25").tasks
+
+
+def test_a_name_that_is_also_a_folder_is_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, model in (("old", "bm25"), ("new", "random")):
+        evaluate(model, "MiniWeb", output=tmp_path / name)
+    found = compare({"new": "new", "old": "old"}, against="old")
+    assert sorted(found.labels) == ["new", "old"]
 
 
 def graded_data(folder: Path) -> Path:

@@ -10,6 +10,7 @@ import pytest
 
 from listcon_eval.comparison.statistics import randomisation_test
 from listcon_eval.errors import ListconError
+from listcon_eval.evaluation import evaluate
 from listcon_eval.regression.baseline import Baseline, BaselineRun, RunKey, read_baseline, write_baseline
 from listcon_eval.regression.check import as_json, as_junit, as_text, check, parse_tolerances
 from listcon_eval.results import Signature
@@ -205,6 +206,10 @@ def test_unusable_baselines_are_named(tmp_path: Path) -> None:
         write_baseline(runs(run_of()), tmp_path)
     with pytest.raises(ListconError, match="more than one run of Mini, iterative, float32"):
         write_baseline(runs(run_of(), run_of(model="org/other")), tmp_path / "baseline.json")
+    for system in ("random", "bm25"):
+        evaluate(system, "MiniWeb", output=tmp_path / "two")
+    with pytest.raises(ListconError, match=r"holds more than one run of MiniWeb, .*: give the folder of one"):
+        read_baseline(tmp_path / "two")
     (tmp_path / "empty.json").write_text('{"format": 2, "runs": []}')
     with pytest.raises(ListconError, match="holds no run"):
         read_baseline(tmp_path / "empty.json")
