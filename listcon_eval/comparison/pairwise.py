@@ -128,9 +128,9 @@ def _read(
     if isinstance(runs, Mapping):
         runs = named_systems(runs, qrels, metrics)
     paths = [Path(run) for run in runs if not isinstance(run, ComparedSystem)]
-    labels = {run.label for run in runs if isinstance(run, ComparedSystem)}
+    named = {run.label for run in runs if isinstance(run, ComparedSystem)}
     is_path = isinstance(against, Path) or (
-        isinstance(against, str) and against not in labels and Path(against).exists()
+        isinstance(against, str) and against not in named and Path(against).exists()
     )
     if is_path:
         paths.insert(0, Path(str(against)))

@@ -336,7 +336,7 @@ class TokenisedTexts:
         while start < len(order):
             longest = int(sorted_lengths[start])
             # As many as are about as long, or as make a small batch; never more than make a large one.
-            similar = np.searchsorted(-sorted_lengths, -7 * longest // 8, side="right") - start
+            similar = int(np.searchsorted(-sorted_lengths, -7 * longest // 8, side="right")) - start
             count = min(max(similar, _SMALL_BATCH_TOKENS // longest, 1), max(1, _BATCH_TOKENS // longest))
             places = order[start : start + count]
             input_ids, own = pad([rows[place] for place in places], self._padding)

@@ -84,7 +84,7 @@ def train(
     checkpoint = _checkpoint_to_resume(arguments, output)
     check_writable(output)
     record = {name: dataclasses.asdict(getattr(arguments, name)) for name in ("start", "data", "loss")}
-    given = training.to_dict()
+    given = training.to_dict()  # type: ignore[no-untyped-call]
     record["training"] = {name: given[name] for name in _DECIDING} | {"nproc_per_node": training.world_size}
     resumed_data = None if checkpoint is None else _check_resumable(checkpoint, record)
     texts = TextTable()

@@ -152,7 +152,7 @@ def test_lower_layers_can_be_left_as_they_are(tmp_path: Path) -> None:
 def test_what_is_above_the_frozen_layers_is_trained() -> None:
     ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
     sizes = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = ModernBertConfig(vocab_size=64, **sizes, **ids)
+    config = ModernBertConfig.from_dict({"vocab_size": 64, **sizes, **ids})
     model = ListConModel(ListConConfig(encoder=config, list_width=24, list_layers=1, feedforward_width=16))
     freeze(model, StartArguments(model="x", freeze_layers=1))
     trained = {name for name, parameter in model.encoder.named_parameters() if parameter.requires_grad}
