@@ -203,7 +203,8 @@ def test_metrics_of_free_choice_and_a_threshold_of_relevance(tmp_path: Path) -> 
     trec = folders["graded-relevance2"] / "run.trec"
     pair = json.loads(listcon_eval("compare", trec.parent, trec, "--measure", "mteb:ndcg_at_10", "--json").stdout)
     assert pair["tasks"]["graded-relevance2"]["changed"] == []
-    checked = listcon_eval("check", "--baseline", tmp_path, "--current", tmp_path, "--tolerance", "RR@10=0.1", "--json")
+    (one,) = (tmp_path / "results").glob("*/seed-0")
+    checked = listcon_eval("check", "--baseline", one, "--current", one, "--tolerance", "RR@10=0.1", "--json")
     assert {"ir_measures:AP", "ir_measures:RR@10"} <= {row["measure"] for row in json.loads(checked.stdout)["metrics"]}
 
 
