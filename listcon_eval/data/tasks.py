@@ -146,14 +146,14 @@ class Task:
             ListconError: no candidate lists in the data, a candidate that is no document or occurs twice in its list,
                 or no query with judgements.
         """
-        data = self._data()
+        data, judged = self._data(), self.qrels()
         candidates = data["top_ranked"] if self.first_stage is None else self.first_stage.run
         lists = make_candidate_lists(
             self.name,
             data["corpus"],
             data["queries"],
             candidates,
-            mteb_compat.relevant_from(self.qrels(), self.relevance),
+            mteb_compat.relevant_from(judged, self.relevance),
             relevant_first=self.first_stage is None,
         )
         for row in lists:
@@ -165,7 +165,6 @@ class Task:
         if not lists:
             raise ListconError(f"{self.name}: none of the {len(data['queries'])} queries has a relevance judgement.")
         if self.relevance > 1:
-            judged = self.qrels()
             lists = [
                 row._replace(grades=tuple(judged[row.query_id].get(doc_id, 0) for doc_id in row.doc_ids))
                 for row in lists
