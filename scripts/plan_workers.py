@@ -131,8 +131,8 @@ def main() -> None:
     """Print the plan of each task and of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speed", type=Path, help="a file of `listcon-eval speed --json` from one GPU")
-    parser.add_argument("--tokens-a-second", type=float, default=0.67e6, help="of one GPU, without --speed")
-    parser.add_argument("--characters-a-second", type=float, default=4.6e6, help="of the tokenizer beside each GPU")
+    parser.add_argument("--tokens-a-second", type=float, default=0.68e6, help="of one GPU, without --speed")
+    parser.add_argument("--characters-a-second", type=float, default=4.3e6, help="of the tokenizer beside each GPU")
     parser.add_argument("--disk", type=float, default=500.0, help="MB/s that the first process writes chunks with")
     given = parser.parse_args()
     tokens_a_second = encoder_rate(given.speed) if given.speed else given.tokens_a_second
