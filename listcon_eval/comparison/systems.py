@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from listcon_eval.data.mteb_tasks import leaves_out_own_documents
 from listcon_eval.data.trec import has_only_ranks, read_qrels, read_trec_run, short_hash
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.mteb_compat import relevant_from
@@ -243,6 +244,15 @@ def _scored_run(
             "be measured"
         )
     run = read_trec_run(scores, qrels)
+    shown = scores.name if isinstance(scores, Path) else name
+    notes = []
+    with_own = [query_id for query_id, row in run.items() if query_id in row]
+    if result and with_own and leaves_out_own_documents(result.task):
+        run = {query_id: {doc: score for doc, score in row.items() if doc != query_id} for query_id, row in run.items()}
+        notes.append(
+            f"{shown}: documents with the id of their query are left out ({count_of(len(with_own), 'query')}), as mteb "
+            f"does for {result.task}"
+        )
     if own is not None and judgements is not own:
         _check_judgements(qrels, source, read_qrels(own), own)
     # A query without a line has no candidates, and a document without one is not retrieved, as in trec_eval.
@@ -267,8 +277,8 @@ def _scored_run(
         per_query = mteb_protocol.evaluate(qrels, ordered, result.main_score if result else None, relevance).per_query
     except ListconError as error:
         raise ListconError(f"{name} with the judgements of {source}: {error}") from error
-    shown = scores.name if isinstance(scores, Path) else name
-    notes = [f"{shown} lacks {count_of(len(lacking), 'judged query')} (of {len(qrels)}): each counts 0"] * bool(lacking)
+    if lacking:
+        notes.append(f"{shown} lacks {count_of(len(lacking), 'judged query')} (of {len(qrels)}): each counts 0")
     if isinstance(scores, Path) and has_only_ranks(scores):
         notes.append(f"{shown}: all scores of a query are equal, so its documents are tied; ranks are not read")
     content = f"sha256-{key_of(qrels)[:12]}"

@@ -65,6 +65,12 @@ def mteb_name(name: str) -> str | None:
     return card.name if card else mteb_compat.task_names().get(base.casefold())
 
 
+def leaves_out_own_documents(name: str) -> bool:
+    """Whether the task of mteb of this name leaves out documents with the id of their query, as ArguAna does."""
+    found = mteb_name(name)
+    return found is not None and _mteb_task(found).ignore_identical_ids
+
+
 def official_tasks(name: str, *, for_first_stage: bool = False) -> list[Task]:
     """The subsets and splits that a task's name stands for, with their data still to be loaded.
 

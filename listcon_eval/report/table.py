@@ -263,6 +263,9 @@ def _measured(
     for result in results:
         systems.setdefault(result.system_key, []).append(result)
     names = [system for system, _ in {(own[0].system, own[0].model) for own in systems.values()}]
+    alike: dict[tuple[object, ...], list[Result]] = {}  # what a row shows of a system -> the systems' first results
+    for first, *_ in systems.values():
+        alike.setdefault(_looks(first), []).append(first)
     for own in systems.values():
         first = own[0]
         by_column = {_column(each, columns): each for each in own}
@@ -274,7 +277,7 @@ def _measured(
             # Two models of one name keep the name of their organisation.
             model=first.system if names.count(first.system) == 1 else f"{first.system}, {first.model}",
             mode=first.shown_mode,
-            source=_source("measured", first.dtype, first.model_revision),
+            source=", ".join([_source("measured", *_looks(first)[-2:]), *_differing(first, alike[_looks(first)])]),
             kind=first.kind,
             values=values,
             # Adding 0.0 turns -0.0 into 0.0.
@@ -283,6 +286,19 @@ def _measured(
             },
             signatures={name: each.signature for name, each in by_column.items()},
         )
+
+
+def _looks(result: Result) -> tuple[str, str, str, str | None, str]:
+    """What a row shows of a system; systems of other settings can look alike."""
+    revision = result.model_revision[:_REVISION_CHARACTERS]
+    return result.system, result.model, result.shown_mode, result.dtype, revision
+
+
+def _differing(result: Result, alike: Sequence[Result]) -> list[str]:
+    """What tells a system from those that look alike: its kind, and settings."""
+    own, *every = ({"kind": each.kind, **each.settings} for each in (result, *alike))
+    names = dict.fromkeys(name for each in every for name in each)
+    return [f"{name} {own.get(name)}" for name in names if len({str(each.get(name)) for each in every}) > 1]
 
 
 def _notes(results: Sequence[Result], measure: Measure, columns: Mapping[tuple[str, str], str]) -> Iterator[str]:

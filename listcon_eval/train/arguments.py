@@ -253,9 +253,11 @@ def _check(start: StartArguments, data: DataArguments, loss: LossArguments) -> N
         ("teacher_weight", loss.teacher_weight, loss.teacher_weight >= 0, "0 or more"),
         ("teacher_temperature", loss.teacher_temperature, loss.teacher_temperature > 0, "above 0"),
     )
+    caches = start.freeze != "none" or loss.teacher == ENCODER_TEACHER
     for part, names, has_effect, wanted in (
         (start, ("list_width", "list_layers", "feedforward_width"), start.encoder is not None, "--encoder"),
         (start, ("encoder_dropout",), start.freeze == "none", "--freeze none"),
+        (data, ("pooled_cache",), caches, "--freeze or --teacher encoder"),
         (data, ("eval_mode",), bool(data.eval_data or data.eval_split), "--eval_data or --eval_split"),
         (loss, ("teacher_weight", "teacher_temperature"), loss.teacher is not None, "--teacher"),
     ):

@@ -19,12 +19,12 @@ from listcon_eval.data import local_task, read_lists
 from listcon_eval.data.trec import read_trec_run
 from listcon_eval.errors import ListconError, first_line
 from listcon_eval.files import check_writable, sha256_of_file, write_json
-from listcon_eval.inference.tokens import index_list
+from listcon_eval.inference.tokens import IndexedList, index_list
 from listcon_eval.metrics import cmteb
 from listcon_eval.model import save_checkpoint
 from listcon_eval.model.checkpoint import names_of_weights
 from listcon_eval.progress import Progress, no_progress
-from listcon_eval.records import Mode
+from listcon_eval.records import CandidateList, Mode
 from listcon_eval.train.arguments import ENCODER_TEACHER, Arguments
 from listcon_eval.train.data import (
     EpochItem,
@@ -33,11 +33,12 @@ from listcon_eval.train.data import (
     PooledCache,
     TextTable,
     TokenisedTexts,
+    TrainingList,
     oversample,
     train_eval_split,
     training_lists,
 )
-from listcon_eval.train.start import calibrate, freeze, start_from
+from listcon_eval.train.start import Start, calibrate, freeze, start_from
 from listcon_eval.train.trainer import EvaluationSet, ListLossModel, ListTrainer, autocast_dtype
 
 _SAMPLE_LISTS = 32
@@ -65,6 +66,17 @@ class TrainedModel(NamedTuple):
     last_map: float | None = None
 
 
+class _Read(NamedTuple):
+    """What a run reads: the training lists without their texts, the same by the numbers of their texts, and so on."""
+
+    rows: list[CandidateList]
+    indexed: list[IndexedList]
+    held_out: list[EvaluationSet]
+    texts: TextTable
+    teacher: Mapping[str, Mapping[str, float]] | None  # its scores, if a file holds them
+    sha256: str  # of all
+
+
 def train(
     arguments: Arguments, *, announce: Callable[[str], None] = lambda _: None, progress: Progress = no_progress
 ) -> TrainedModel:
@@ -84,86 +96,28 @@ def train(
     checkpoint = _checkpoint_to_resume(arguments, output)
     check_writable(output)
     record = {name: dataclasses.asdict(getattr(arguments, name)) for name in ("start", "data", "loss")}
-    given = training.to_dict()  # type: ignore[no-untyped-call]
-    record["training"] = {name: given[name] for name in _DECIDING} | {"nproc_per_node": training.world_size}
+    options = training.to_dict()  # type: ignore[no-untyped-call]
+    record["training"] = {name: options[name] for name in _DECIDING} | {"nproc_per_node": training.world_size}
     resumed_data = None if checkpoint is None else _check_resumable(checkpoint, record)
-    texts = TextTable()
-    digest = hashlib.sha256()
-    rows, indexed = [], []
-    for row in filter(lambda row: row.passages, read_lists(data.data)):
-        indexed.append(index_list(row.query_id, row.query, row.passages, texts.index))
-        digest.update(json.dumps(row).encode())
-        rows.append(row._replace(query="", passages=()))  # the texts are on disk
-        if len(rows) % _TOLD_LISTS == 0:
-            announce(f"{len(rows)} lists read")
-    sets = []
-    for given in data.eval_data:
-        name, separator, path = given.partition("=")
-        one = local_task(path, name=name) if separator and not Path(given).exists() else local_task(given)
-        candidates = [row for row in one.candidate_lists() if row.passages]
-        own = [index_list(row.query_id, row.query, row.passages, texts.index) for row in candidates]
-        digest.update(json.dumps(candidates).encode())
-        sets.append(EvaluationSet(one.name, candidates, own))
-    texts.close()
-    held_out = train_eval_split(indexed, data.eval_split or 0.0, training.seed)
-    if held_out.any():
-        chosen = np.flatnonzero(held_out)
-        candidates = [rows[place]._replace(passages=tuple(texts[indexed[place].passages])) for place in chosen]
-        sets.append(EvaluationSet("split", candidates, [indexed[place] for place in chosen]))
-    _check_held_out(sets, data.eval_mode)
-    kept = np.flatnonzero(~held_out)
-    teacher = None
-    if loss.teacher is not None and loss.teacher != ENCODER_TEACHER:
-        teacher = read_trec_run(Path(loss.teacher))
-        digest.update(sha256_of_file(Path(loss.teacher)).encode())
-    if resumed_data not in (None, digest.hexdigest()):
+    read = _read(arguments, announce)
+    if resumed_data not in (None, read.sha256):
         raise ListconError(
             f"the files of --data, --eval_data or --teacher are not those of the run of {checkpoint}: give the same, "
             f"or another --output_dir"
         )
-    usable = training_lists([rows[place] for place in kept], [indexed[place] for place in kept], teacher)
-    lists = oversample(usable, data.oversample)
-    announce(
-        f"{len(usable)} lists to train on ({len(lists)} per epoch), {len(kept) - len(usable)} of one class skipped, "
-        f"{held_out.sum()} held out, {len(texts)} distinct texts"
-    )
-    trained = {row.query for row in usable}
-    for held in sets:
-        if shared := sum(row.query in trained for row in held.indexed):
-            announce(
-                f"{shared} of {len(held.lists)} queries of {held.name} are trained on too, so its MAP is too favourable"
-            )
-    size = training.per_device_train_batch_size
-    if training.dataloader_drop_last and training.world_size == 1 and len(lists) < size:
-        raise ListconError(
-            f"--dataloader_drop_last leaves out all {len(lists)} lists: --per_device_train_batch_size is {size}"
-        )
-
-    left = len(lists) % size if training.world_size == 1 and not training.dataloader_drop_last else 0
-    if data.own_negatives == 0 and data.fill_lists == "batch" and 1 in (size, left):
-        raise ListconError(
-            f"with --own_negatives 0 a list that is alone in a batch has no negatives, as the last of {len(lists)} "
-            f"lists in batches of {size}: give another --per_device_train_batch_size, or --dataloader_drop_last true"
-        )
-
+    lists, held_out = _training_lists(read, arguments, announce)
     start = start_from(arguments.start, max_length=data.max_length, seed=training.seed)
-    tokens = TokenisedTexts(texts, start.tokenizer, data.max_length)
+    tokens = TokenisedTexts(read.texts, start.tokenizer, data.max_length)
     dataset = ListDataset(
         lists, size=data.list_size, fill=data.fill_lists, seed=training.seed, own_negatives=data.own_negatives
     )
     start.model.to(training.device)
     if start.is_new and checkpoint is None:
-        places = np.linspace(0, len(dataset) - 1, num=min(_SAMPLE_LISTS, len(dataset)), dtype=np.int64)
-        batch = ListCollator(tokens, dataset)([dataset[EpochItem(0, int(place), True)] for place in places])
-        start.model.eval()
-        batch = send_to_device(batch, training.device)
-        with torch.no_grad():
-            sample = torch.cat([start.model.pool(**part) for part in batch["tokens"]])
-        calibrate(start.model, sample, batch["rows"], batch["valid"], centre=not start.has_dense)
-    is_frozen = arguments.start.freeze != "none"
+        _calibrate(start, tokens, dataset, training.device)
+    is_frozen, has_teacher = arguments.start.freeze != "none", loss.teacher == ENCODER_TEACHER
     freeze(start.model, arguments.start)
     pooled = None
-    if is_frozen or loss.teacher == ENCODER_TEACHER:
+    if is_frozen or has_teacher:
         folder = Path(data.pooled_cache or Path(constants.HF_HOME, "listcon-eval", "pooled"))
         pooled = PooledCache(folder, start.model, tokens, autocast_dtype(training))
         pooled.compute(training.process_index, training.world_size, progress)
@@ -173,16 +127,16 @@ def train(
         model=ListLossModel(start.model, loss),
         args=training,
         train_dataset=dataset,
-        eval_sets=sets,
+        eval_sets=held_out,
         processing_class=start.tokenizer,
-        data_collator=ListCollator(tokens, dataset, frozen, pooled if loss.teacher == ENCODER_TEACHER else None),
+        data_collator=ListCollator(tokens, dataset, frozen, pooled if has_teacher else None),
         texts=tokens,
         pooled=frozen,
         mode=data.eval_mode,
         block_size=data.block_size,
     )
     if trainer.is_world_process_zero():
-        write_json(output / _RECORD, {**record, "data_sha256": digest.hexdigest()})
+        write_json(output / _RECORD, {**record, "data_sha256": read.sha256})
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     folder = output / "model"
     if trainer.is_world_process_zero():
@@ -196,6 +150,86 @@ def train(
         return TrainedModel(folder, state.best_metric)
     maps = [row["eval_map"] for row in state.log_history if "eval_map" in row and row["step"] == state.global_step]
     return TrainedModel(folder, None, maps[-1] if maps else None)
+
+
+def _read(arguments: Arguments, announce: Callable[[str], None]) -> _Read:
+    """Read all files of a run; the texts go to a table on disk."""
+    texts = TextTable()
+    digest = hashlib.sha256()
+    rows, indexed, held_out = [], [], []
+    for row in filter(lambda row: row.passages, read_lists(arguments.data.data)):
+        indexed.append(index_list(row.query_id, row.query, row.passages, texts.index))
+        digest.update(json.dumps(row).encode())
+        rows.append(row._replace(query="", passages=()))
+        if len(rows) % _TOLD_LISTS == 0:
+            announce(f"{len(rows)} lists read")
+    for given in arguments.data.eval_data:
+        name, separator, path = given.partition("=")
+        task = local_task(path, name=name) if separator and not Path(given).exists() else local_task(given)
+        candidates = [row for row in task.candidate_lists() if row.passages]
+        own = [index_list(row.query_id, row.query, row.passages, texts.index) for row in candidates]
+        digest.update(json.dumps(candidates).encode())
+        held_out.append(EvaluationSet(task.name, candidates, own))
+    texts.close()
+    teacher = None
+    if arguments.loss.teacher not in (None, ENCODER_TEACHER):
+        scores = Path(str(arguments.loss.teacher))
+        teacher = read_trec_run(scores)
+        digest.update(sha256_of_file(scores).encode())
+    return _Read(rows, indexed, held_out, texts, teacher, digest.hexdigest())
+
+
+def _training_lists(
+    read: _Read, arguments: Arguments, announce: Callable[[str], None]
+) -> tuple[list[TrainingList], list[EvaluationSet]]:
+    """The lists of an epoch, and all held-out ones."""
+    training, data = arguments.training, arguments.data
+    is_held_out = train_eval_split(read.indexed, data.eval_split or 0.0, training.seed)
+    sets = list(read.held_out)
+    if is_held_out.any():
+        own = [read.indexed[place] for place in np.flatnonzero(is_held_out)]
+        candidates = [
+            read.rows[place]._replace(passages=tuple(read.texts[row.passages]))
+            for place, row in zip(np.flatnonzero(is_held_out), own, strict=True)
+        ]
+        sets.append(EvaluationSet("split", candidates, own))
+    _check_held_out(sets, data.eval_mode)
+    kept = np.flatnonzero(~is_held_out)
+    usable = training_lists([read.rows[place] for place in kept], [read.indexed[place] for place in kept], read.teacher)
+    lists = oversample(usable, data.oversample)
+    announce(
+        f"{len(usable)} lists to train on ({len(lists)} per epoch), {len(kept) - len(usable)} of one class skipped, "
+        f"{is_held_out.sum()} held out, {len(read.texts)} distinct texts"
+    )
+    trained = {row.query for row in usable}
+    for held in sets:
+        if shared := sum(row.query in trained for row in held.indexed):
+            announce(
+                f"{shared} of {len(held.lists)} queries of {held.name} are trained on too, so its MAP is too favourable"
+            )
+    size = training.per_device_train_batch_size
+    if training.dataloader_drop_last and training.world_size == 1 and len(lists) < size:
+        raise ListconError(
+            f"--dataloader_drop_last leaves out all {len(lists)} lists: --per_device_train_batch_size is {size}"
+        )
+    left = len(lists) % size if training.world_size == 1 and not training.dataloader_drop_last else 0
+    if data.own_negatives == 0 and data.fill_lists == "batch" and 1 in (size, left):
+        raise ListconError(
+            f"with --own_negatives 0 a list that is alone in a batch has no negatives, as the last of {len(lists)} "
+            f"lists in batches of {size}: give another --per_device_train_batch_size, or --dataloader_drop_last true"
+        )
+    return lists, sets
+
+
+def _calibrate(start: Start, tokens: TokenisedTexts, dataset: ListDataset, device: torch.device) -> None:
+    """Scale a new list transformer to the features of some lists."""
+    places = np.linspace(0, len(dataset) - 1, num=min(_SAMPLE_LISTS, len(dataset)), dtype=np.int64)
+    batch = ListCollator(tokens, dataset)([dataset[EpochItem(0, int(place), True)] for place in places])
+    batch = send_to_device(batch, device)
+    start.model.eval()
+    with torch.no_grad():
+        sample = torch.cat([start.model.pool(**part) for part in batch["tokens"]])
+    calibrate(start.model, sample, batch["rows"], batch["valid"], centre=not start.has_dense)
 
 
 def _check_held_out(sets: Sequence[EvaluationSet], mode: Mode) -> None:

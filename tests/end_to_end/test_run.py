@@ -241,6 +241,10 @@ def test_a_mistake_is_one_message_and_exit_code_2(
             "train --data d --model m --list_layers 3 --output_dir o",
             "--list_layers is without effect without --encoder",
         ),
+        (
+            "train --data d --model m --pooled_cache c --output_dir o",
+            "--pooled_cache is without effect without --freeze or --teacher encoder",
+        ),
         ("compare /dev/null", "no such folder: /dev/null is neither file nor folder"),
         ("table web.trec", "no such folder: web.trec is a file"),
         ("report web.trec -o /proc/report.html", "cannot write to /proc"),

@@ -24,8 +24,9 @@ TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_p
 def arguments(folder: Path, output: str, *more: str) -> list[str]:
     return [
         *("train", "--data", str(folder / "lists.jsonl"), "--encoder", str(folder / "encoder")),
-        *("--output_dir", str(folder / output), "--pooled_cache", str(folder / f"{output}-cache")),
+        *("--output_dir", str(folder / output)),
         *("--max_length", "32", "--eval_split", "0.1", "--list_size", "4", "--use_cpu", "--disable_tqdm", "true"),
+        *(["--pooled_cache", str(folder / f"{output}-cache")] if "encoder" in more else []),
         *more,
     ]
 

@@ -208,6 +208,24 @@ def test_the_second_stage(retrieval: Path, tmp_path: Path) -> None:
     assert listcon_eval("show", reranked.folder, "--query", "q1").stdout.count("山") > 0
 
 
+def test_other_tools_runs_are_compared_without_the_documents_that_mteb_leaves_out(
+    retrieval: Path, tmp_path: Path
+) -> None:
+    task = with_first_stage(official_task("T2Retrieval"), "bm25", 5)
+    (ours,) = [own for own in evaluate(Bm25(), [task], output=tmp_path).results if own.kind == "bm25"]
+    lines = (ours.folder / ours.task / "run.trec").read_text(encoding="utf-8").splitlines()
+    queries = dict.fromkeys(line.split()[0] for line in lines)
+    other = tmp_path / "other.trec"
+    other.write_text(
+        "\n".join([*lines, *(f"{query_id} Q0 {query_id} 0 1e6 x" for query_id in queries)]), encoding="utf-8"
+    )
+    compared = compare([ours.folder, other], measures=["mteb:ndcg_at_10"])
+    assert len(compared.means()) == 2
+    assert len(set(compared.means()["mean"])) == 1
+    said = f"other.trec: documents with the id of their query are left out ({len(queries)} queries), as mteb does for "
+    assert f"{said}{ours.task}" in " ".join(compared.as_text().split())
+
+
 def json_lines(result: Result) -> dict[str, Any]:
     rows = (json.loads(line) for line in (result.folder / result.task / "run.jsonl").read_text().splitlines())
     return {row["query_id"]: row for row in rows}

@@ -52,8 +52,10 @@ def result(
     versions: Mapping[str, str] | None = None,
     dropped: int = 0,
     ranges: Mapping[str, tuple[float, float]] | None = None,
+    more: Mapping[str, Setting] | None = None,
 ) -> Result:
-    settings: dict[str, Setting] = {"mode": mode, **({"dtype": "float16"} if kind == "listconranker" else {})}
+    dtype: dict[str, Setting] = {"dtype": "float16"} if kind == "listconranker" else {}
+    settings: dict[str, Setting] = {"mode": mode, **dtype, **(more or {})}
     return Result(
         folder=Path(model) / task,
         task=task,
@@ -234,6 +236,17 @@ def test_two_models_of_one_name_are_two_rows() -> None:
     assert [row.values["own"] for row in table.rows] == [1, 2]
     (table,) = tables(result("one/model"), result("one/model", mode="conventional"))
     assert [row.model for row in table.rows] == ["model", "model"]
+
+
+def test_runs_that_differ_in_another_setting_are_told_apart() -> None:
+    runs = [result("org/a", percent=50 + length / 100, more={"max_length": length}) for length in (128, 512)]
+    (table,) = comparison_tables([*runs, result("org/b")])
+    shown = f"measured, float16, {CARD_REVISION[:14]}"
+    assert [row.source for row in table.rows] == [f"{shown}, max_length 128", f"{shown}, max_length 512", shown]
+    assert len({row.name for row in table.rows}) == 3
+    kinds = [result("org/a", kind=kind, mode=POINTWISE) for kind in ("embedding", "cross-encoder")]
+    (table,) = comparison_tables(kinds)
+    assert [row.source.rpartition(", ")[2] for row in table.rows] == ["kind embedding", "kind cross-encoder"]
 
 
 def test_two_data_sets_of_one_name_share_no_column() -> None:

@@ -45,11 +45,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, output: str = "out", *more: str, **options: Any) -> TrainedModel:  # noqa: ANN401 - any option
+    caches = options.get("freeze", "none") != "none" or options.get("teacher") == "encoder"
     given = {
         "data": folder / "lists.jsonl",
         "encoder": folder / "encoder",
         "output_dir": folder / output,
-        "pooled_cache": folder / "cache",
+        "pooled_cache": folder / "cache" if caches else None,
         "max_length": 32,
         "eval_split": 0,
         "list_dropout": 0,
