@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from listcon_eval.data.mteb_tasks import leaves_out_own_documents
-from listcon_eval.data.trec import has_only_ranks, read_qrels, read_trec_run, short_hash
+from listcon_eval.data.trec import note_of_ranks, read_qrels, read_trec_run, short_hash
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.mteb_compat import relevant_from
 from listcon_eval.ordering import ranked_list, ranked_places
@@ -279,8 +279,8 @@ def _scored_run(
         raise ListconError(f"{name} with the judgements of {source}: {error}") from error
     if lacking:
         notes.append(f"{shown} lacks {count_of(len(lacking), 'judged query')} (of {len(qrels)}): each counts 0")
-    if isinstance(scores, Path) and has_only_ranks(scores):
-        notes.append(f"{shown}: all scores of a query are equal, so its documents are tied; ranks are not read")
+    if isinstance(scores, Path) and (note := note_of_ranks(scores)):
+        notes.append(f"{shown}: {note}")
     content = f"sha256-{key_of(qrels)[:12]}"
     task = result.task if result else judgements.stem if isinstance(judgements, Path) else source
     versions = env.package_versions()

@@ -47,7 +47,7 @@ def read_trec_run(
 ) -> dict[str, dict[str, float]]:
     """Read a run: query id -> document id -> score.
 
-    Ranks are not read: trec_eval and pytrec_eval rank by score, and so does everything here. `has_only_ranks` tells
+    Ranks are not read: trec_eval and pytrec_eval rank by score, and so does everything here. `note_of_ranks` tells
     whether that matters.
 
     Args:
@@ -85,8 +85,8 @@ def read_qrels(path: "Path | IdTable", known: KnownIds | None = None) -> dict[st
     return qrels
 
 
-def has_only_ranks(path: Path) -> bool:
-    """Whether the order of a run file is in its ranks alone: equal scores in every query, with different ranks.
+def note_of_ranks(path: Path) -> str | None:
+    """What to say of a run file whose order is in its ranks alone: equal scores in every query, with different ranks.
 
     Such a file is one big tie for everything that reads scores, as this package does.
     """
@@ -95,8 +95,12 @@ def has_only_ranks(path: Path) -> bool:
     for entry in _entries(path, "score"):
         scores.setdefault(entry.query_id, set()).add(_finite(entry))
         ranks.setdefault(entry.query_id, set()).add(entry.rank)
-    all_tied = all(len(values) == 1 for values in scores.values())
-    return all_tied and any(len(values) > 1 for values in ranks.values())
+    if any(len(values) > 1 for values in scores.values()) or all(len(values) == 1 for values in ranks.values()):
+        return None
+    return (
+        "all scores of a query are equal, so its documents are tied; only scores are read, as in trec_eval, and never "
+        "the ranks"
+    )
 
 
 def short_hash(path: Path) -> str:

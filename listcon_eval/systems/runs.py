@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from listcon_eval.data import FirstStage, Task, reranking_of
 from listcon_eval.data.rows import parse_json, text_lines
-from listcon_eval.data.trec import has_only_ranks, read_trec_run, short_hash
+from listcon_eval.data.trec import note_of_ranks, read_trec_run, short_hash
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.ordering import ranked_list
 from listcon_eval.records import NOT_RETRIEVED, CandidateList
@@ -22,12 +22,8 @@ _MTEB_META = "mteb_model_meta"  # the key of mteb's prediction files that names 
 
 
 def _warn_of_ranks(path: Path) -> None:
-    if has_only_ranks(path):
-        logger.warning(
-            "%s: all scores of a query are equal, so its documents are tied. Only scores are read, as in trec_eval, "
-            "and never the ranks",
-            path,
-        )
+    if note := note_of_ranks(path):
+        logger.warning("%s: %s", path, note)
 
 
 class RunFile(System):

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from listcon_eval.data.trec import (
-    has_only_ranks,
+    note_of_ranks,
     read_qrels,
     read_trec_run,
     short_hash,
@@ -160,7 +160,7 @@ def test_a_table_with_a_column_twice_is_refused() -> None:
     ],
 )
 def test_a_file_whose_order_is_in_its_ranks_alone(tmp_path: Path, text: str, expected: bool) -> None:
-    assert has_only_ranks(write(tmp_path / "a.trec", text)) is expected
+    assert (note_of_ranks(write(tmp_path / "a.trec", text)) is not None) is expected
 
 
 def test_a_short_hash_names_the_content(tmp_path: Path) -> None:
