@@ -15,6 +15,7 @@ from pydantic import InstanceOf
 from listcon_eval import mteb_compat
 from listcon_eval.arguments import checked
 from listcon_eval.data import Task, as_tasks
+from listcon_eval.data.tasks import hash_of_documents
 from listcon_eval.data.trec import write_trec_qrels, write_trec_run
 from listcon_eval.errors import ListconError, first_line_with_class
 from listcon_eval.files import check_writable, write_json, write_text
@@ -134,7 +135,7 @@ def evaluate(
             the output cannot be written to, another process works on the same run, a finished run's file was changed,
             or ranking fails.
     """
-    output = Path(output)
+    output = Path(output).expanduser()
     check_writable(output)
     if isinstance(model, System) and options is not None:
         raise ListconError(f"{model.name} is loaded already, and options for loading it were given: leave one out")
@@ -143,7 +144,7 @@ def evaluate(
     if isinstance(source, ModelSpec):
         check_options(source, load)  # before anything is loaded
     device = None if load.workers == 1 else worker_device(load.workers, load.device)
-    chosen, wanted = _modes(source, modes), tuple(named.metric_names(metrics))
+    chosen, wanted = _modes(source, modes), tuple(named.metric_names(metrics, relevance))
     loaded = as_tasks(tasks)
     measured = []
     for task in loaded:  # all of them before the long work: a missing one should not show at the end
@@ -191,11 +192,13 @@ def evaluate(
                         evaluation.failures[_write_failures(run, own, ranking)] = ranking.failures
                     else:
                         evaluation.results.append(_measure_and_write(run, own, ranking, phases, cache))
-            if task.first_stage is not None and not isinstance(system, (FirstStageSystem, Oracle)):
-                announce(f"{task.name}: the first stage's own order, and the oracle's")
-                for baseline in (FirstStageSystem(task.first_stage), Oracle()):
-                    own_result = evaluate(baseline, [task], metrics=wanted, output=output, fresh=fresh)
-                    evaluation.results.extend(own_result.results)
+            if task.first_stage is not None and not isinstance(system, FirstStageSystem):
+                # After the system the oracle, and after the oracle the first stage.
+                bound = FirstStageSystem(task.first_stage) if isinstance(system, Oracle) else Oracle()
+                also = ", and the oracle's" if isinstance(bound, Oracle) else ""
+                announce(f"{task.name}: the first stage's own order{also}")
+                reached = evaluate(bound, [task], metrics=wanted, output=output, fresh=fresh)
+                evaluation.results.extend(reached.results)
     return evaluation
 
 
@@ -378,7 +381,7 @@ def _measure_and_write(
                 "of this package or of mteb; report it"
             )
     result = _result_of(run, lists, card, leaderboard, others, float(reported["main_score"]))
-    provenance = _provenance_of(run, result, ranking, phases, cache)
+    provenance = _provenance_of(run, lists, result, ranking, phases, cache)
     with run_written(run.folder, task.name, run.key) as folder:
         mteb_compat.write_task_result(folder, task_result, run.meta, result.settings)
         own = folder / task.name
@@ -468,8 +471,16 @@ def _device_name(system: System) -> str:
     return "none" if system.device is None else env.device_name(system.device)
 
 
-def _provenance_of(run: _Run, result: Result, ranking: Ranking, phases: Phases, cache: ChunkCache) -> Provenance:
+def _provenance_of(
+    run: _Run,
+    lists: Sequence[CandidateList],
+    result: Result,
+    ranking: Ranking,
+    phases: Phases,
+    cache: ChunkCache,
+) -> Provenance:
     task, system = run.task.whole or run.task, run.system
+    texts = {doc_id: text for row in lists for doc_id, text in zip(row.doc_ids, row.passages, strict=True)}
     seconds = {"load": system.load_seconds, **phases.seconds}
     return Provenance(
         signature=result.signature,
@@ -481,6 +492,7 @@ def _provenance_of(run: _Run, result: Result, ranking: Ranking, phases: Phases, 
             split=task.split,
             revision=task.revision,
             content=task.content,
+            texts=None if task.first_stage is None else hash_of_documents(texts),
             source=task.source,
             location=task.location,
             is_official=task.is_official,

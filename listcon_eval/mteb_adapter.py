@@ -88,7 +88,7 @@ class SystemSearch:
 
 
 class ListConSearch(SystemSearch):
-    """Reranks mteb's candidate lists with a `ListConRanker`. Both modes of one ranker share a task's encoding.
+    """Reranks mteb's candidate lists with a `ListConRanker`.
 
     Args:
         ranker: the loaded ranker.

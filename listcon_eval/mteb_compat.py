@@ -54,7 +54,7 @@ def retrieval_metrics(
     from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores, make_score_dict, mrr
     from mteb.abstasks.retrieval import AbsTaskRetrieval
 
-    judged = {query_id: dict(row) for query_id, row in qrels.items()}
+    judged = judgements_as_taken(qrels)
     # pytrec_eval takes Python numbers alone
     results = {query_id: {doc_id: float(score) for doc_id, score in row.items()} for query_id, row in run.items()}
     found = calculate_retrieval_scores(results, judged, list(AbsTaskRetrieval.k_values))
@@ -79,6 +79,11 @@ def retrieval_metrics(
     rows = zip(*columns, strict=True)
     per_query = {query_id: dict(zip(names, row, strict=True)) for query_id, row in zip(results, rows, strict=True)}
     return Metrics({name: table[name] for name in names}, per_query)
+
+
+def judgements_as_taken(qrels: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """Judgements with -1 for what is lower: pytrec_eval ends the process at a query that has only such ones."""
+    return {query_id: {doc_id: max(int(value), -1) for doc_id, value in row.items()} for query_id, row in qrels.items()}
 
 
 def relevant_from(qrels: Mapping[str, Mapping[str, int]], relevance: int) -> dict[str, dict[str, int]]:
@@ -311,20 +316,20 @@ def task_result(
     """
     import mteb
 
-    def evaluated(task: AbsTaskRetrieval) -> TaskResult:
-        model = _FinishedScores(scores, meta)
+    choose_part(task, subset, split)
+    data = task.dataset[subset][split]
+
+    def evaluated(judged: Mapping[str, Mapping[str, int]]) -> TaskResult:
+        part, model = copy.copy(task), _FinishedScores(scores, meta)
+        part.dataset = {subset: {split: {**data, "relevant_docs": judgements_as_taken(judged)}}}
         return mteb.evaluate(
-            model, task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs={}
+            model, part, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs={}
         ).task_results[0]
 
-    choose_part(task, subset, split)
-    result = evaluated(task)
+    result = evaluated(data["relevant_docs"])
     if relevance > 1:
         ndcg = {metric: value for metric, value in result.scores[split][0].items() if "ndcg" in metric}
-        binary, data = copy.copy(task), task.dataset[subset][split]
-        judged = relevant_from(data["relevant_docs"], relevance)
-        binary.dataset = {subset: {split: {**data, "relevant_docs": judged}}}
-        result = evaluated(binary)
+        result = evaluated(relevant_from(data["relevant_docs"], relevance))
         row: Any = result.scores[split][0]
         row.update(ndcg)
         row["main_score"] = row[task.metadata.main_score]

@@ -19,6 +19,7 @@ from listcon_eval.records import DTypeOption, Mode
 from listcon_eval.speed.workload import SHAPES
 from listcon_eval.systems.base import LoadOptions, System, check_options, load_system
 from listcon_eval.systems.resolve import ModelSpec, resolve_model
+from listcon_eval.systems.runs import RunFile
 from listcon_eval.workers import RayWorkers
 
 State = tuple[str, float]
@@ -56,6 +57,11 @@ class Sweep(_Part):
     limit: PositiveInt | None = None
     output: str = "results"
     workers: int | str = 1
+
+    @property
+    def output_folder(self) -> Path:
+        """The folder for results."""
+        return Path(self.output).expanduser()
 
     @property
     def task_names(self) -> str | None:
@@ -109,8 +115,8 @@ def cells_of(sweep: Sweep) -> list[Cell]:
     """The cells of a sweep; for several workers those of long tasks come first, so that none is left alone at the end.
 
     Raises:
-        ListconError: a model, a task or a metric cannot be found, a model takes no max_length, two cells are the
-            same, or the output folder cannot be written to.
+        ListconError: a model, a task or a metric cannot be found, a model takes no max_length, two cells have the
+            same model, dtype and max_length, or the output folder cannot be written to.
     """
     metric_names(sweep.metrics)
     tasks = chosen_tasks(sweep.task_names, sweep.data)
@@ -125,7 +131,7 @@ def cells_of(sweep: Sweep) -> list[Cell]:
             options = LoadOptions(device=device, dtype=dtype, max_length=model.max_length)
             modes = tuple(sweep.modes) if sweep.modes is not None and len(kind.modes) > 1 else None
             same = replace(options, dtype=resolve_dtype(dtype, choose_device(device)))
-            key = (spec if spec.source is None else (spec.kind, spec.variant, spec.source.folder.resolve()), same)
+            key = (_system_of(spec), same)
             if key in known:
                 raise ListconError(
                     f"the sweep has {spec.given} in {dtype} twice, which may be written in two ways: give each "
@@ -133,9 +139,19 @@ def cells_of(sweep: Sweep) -> list[Cell]:
                 )
             known.add(key)
             cells += [Cell(spec, options, modes, task.name, place) for place, task in enumerate(tasks)]
-    check_writable(Path(sweep.output))
+    check_writable(sweep.output_folder)
     # In one process the cells of a model stay together: it is loaded once.
     return cells if sweep.workers == 1 else sorted(cells, key=lambda cell: -_characters(cell.task))
+
+
+def _system_of(spec: ModelSpec) -> tuple[object, ...]:
+    """What a model is, however it is written: a folder, a file, or the name and revision of a baseline."""
+    if spec.source is not None:
+        return spec.kind, spec.variant, spec.source.folder.resolve()
+    if spec.kind == RunFile.kind:
+        return spec.kind, Path(spec.given).expanduser().resolve()
+    baseline = load_system(spec, LoadOptions())
+    return spec.kind, baseline.name, baseline.revision
 
 
 def _characters(task: str) -> float:
@@ -204,7 +220,7 @@ class _Runner:
             system,
             [self._tasks[cell.place]],
             modes=cell.modes,
-            output=self._sweep.output,
+            output=self._sweep.output_folder,
             metrics=self._sweep.metrics,
             limit=self._sweep.limit,
             progress=self._progress,

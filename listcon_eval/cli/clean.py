@@ -22,6 +22,7 @@ def clean(
 
       listcon-eval clean results --yes
     """
+    from listcon_eval.errors import ListconError
     from listcon_eval.results.chunk_cache import WORK, remove
     from listcon_eval.results.store import check_folder, results_folder, superseded
 
@@ -29,7 +30,8 @@ def clean(
     root = results_folder(results)
     if any(path.name in ("experiments", WORK) for path in results.glob("*/*/*")):
         root = results  # a folder of results that was renamed
-    check_folder(root)
+    if not root.is_dir():
+        raise ListconError(f"{results} has no folder {root.name}: give the folder that `run --output` named")
     folders = superseded(root)
     for folder in folders:
         if yes:

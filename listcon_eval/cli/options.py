@@ -173,6 +173,8 @@ def _take_options(context: typer.Context, path: Path | None) -> Path | None:
             TypeAdapter(bounded).validate_json(json.dumps(value, default=str), strict=True)
         except ValidationError as error:
             raise ListconError(f"{path}: {key} is {value!r}: {error.errors()[0]['msg']}") from error
+        if known[name] in given:
+            raise ListconError(f"{path}: {key} is given twice, with - and with _: give it once")
         given[known[name]] = value
     context.default_map = given
     return path

@@ -76,10 +76,10 @@ def sweep(
     what = f"{len(failed)} of {count_of(len(cells), 'cell')} failed"
     if len(failed) == len(cells):
         raise ListconError("\n".join([what, *told]))
-    folder = results_folder(Path(plan.output))
+    folder = results_folder(plan.output_folder)
     shows = {"table": partial(table, folder)}
     if not without_page:
-        shows["report.html"] = partial(report, [folder], output=Path(plan.output) / "report.html", quiet=True)
+        shows["report.html"] = partial(report, [folder], output=plan.output_folder / "report.html", quiet=True)
     for name, show in shows.items():
         try:
             show()

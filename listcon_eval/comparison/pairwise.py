@@ -127,14 +127,18 @@ def _read(
     """The systems, and the letter of the one to test against."""
     if isinstance(runs, Mapping):
         runs = named_systems(runs, qrels, metrics)
+    elif qrels is not None and all(isinstance(run, ComparedSystem) for run in runs):
+        raise ListconError("qrels are for TREC run files and scores in memory, and none was given: leave them out")
     paths = [Path(run) for run in runs if not isinstance(run, ComparedSystem)]
-    named = {run.label for run in runs if isinstance(run, ComparedSystem)}
+    given = [run for run in runs if isinstance(run, ComparedSystem)]
     is_path = isinstance(against, Path) or (
-        isinstance(against, str) and against not in named and Path(against).exists()
+        isinstance(against, str) and all(run.label != against for run in given) and Path(against).exists()
     )
+    if is_path and len(own := [run for run in given if run.is_in(Path(str(against)))]) == 1:
+        against, is_path = own[0], False
     if is_path:
         paths.insert(0, Path(str(against)))
-    systems = [*read_systems(paths, qrels, metrics), *(run for run in runs if isinstance(run, ComparedSystem))]
+    systems = [*read_systems(paths, qrels, metrics), *given]
     if is_path and paths[0].is_dir() and len(own := read_systems(paths[:1])) != 1:
         labels = "; ".join(system.label for system in own)
         raise ListconError(f"{against} holds {len(own)} systems ({labels}): name the one to test against")

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from listcon_eval.data import MINI, Task, local_task, mini_task, official_task
+from listcon_eval.data.local import path_and_subset
+from listcon_eval.data.mteb_tasks import mteb_name
+from listcon_eval.data.tasks import hash_of_documents
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.ordering import ranked_places
 from listcon_eval.records import POINTWISE
@@ -99,11 +102,15 @@ def read_texts(
     """
     source = read_provenance(result).data
     try:
-        task = _task(source) if data is None else _local(source, data)
+        task = _task(source) if data is None else _local(source, str(data))
         task.load()
         by_content = task.content and source.content
         wanted, now = (source.content, task.content) if by_content else (result.data_revision, task.revision)
-        if now != wanted and source.source != "first stage":
+        if source.source == "first stage":
+            documents = task.documents()
+            ranked = {doc_id for entry in read_rankings(result).values() for doc_id in entry.doc_ids}
+            wanted, now = source.texts, hash_of_documents({doc_id: documents.get(doc_id, "") for doc_id in ranked})
+        if now != wanted:
             raise ListconError(f"{task.location} is not the run's data: its revision is {now}, the run's is {wanted}")
     except ListconError as error:
         if data is not None:
@@ -118,20 +125,29 @@ def read_texts(
 
 
 def _task(source: DataRecord) -> Task:
-    if source.source == "hub":
-        return official_task(source.task)
-    if source.source == "first stage":  # whose data is that of the whole task
-        whole = source.task.rpartition("[")[0]
-        if Path(source.location).exists():
-            return local_task(source.location, name=whole, for_first_stage=True)
-        return mini_task(whole) if whole in MINI else official_task(whole)
-    if source.source == "packaged" and source.task in MINI:
-        return mini_task(source.task)
-    return _local(source, Path(source.location))
+    """The task that a run's data is of: for what a first stage retrieved, the whole one."""
+    name = _name(source)
+    if source.source == "hub" or (source.source == "first stage" and mteb_name(name) and not _exists(source.location)):
+        return official_task(name)
+    is_packaged = source.source == "packaged" or (source.source == "first stage" and not _exists(source.location))
+    return mini_task(name) if name in MINI and is_packaged else _local(source, source.location)
 
 
-def _local(source: DataRecord, data: Path) -> Task:
-    return local_task(data, claim=source.task) if source.is_official else local_task(data, name=source.task)
+def _local(source: DataRecord, data: str) -> Task:
+    """The task with data of a path, which can have a subset in brackets."""
+    name, is_stage = _name(source), source.source == "first stage"
+    path, subset = path_and_subset(data)
+    if source.is_official or (is_stage and mteb_name(name)):
+        return local_task(path, claim=name, for_first_stage=is_stage)
+    return local_task(path, name=name, subset=subset, for_first_stage=is_stage)
+
+
+def _name(source: DataRecord) -> str:
+    return source.task.rpartition("[")[0] if source.source == "first stage" else source.task
+
+
+def _exists(location: str) -> bool:
+    return Path(path_and_subset(location)[0]).exists()
 
 
 def as_json(shown: ShownQuery) -> dict[str, Any]:

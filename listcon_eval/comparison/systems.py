@@ -39,6 +39,7 @@ class TaskRun:
     # reads the ranked candidates, by query id; they are large and seldom needed
     load_rankings: Callable[[], Mapping[str, RankedQuery]]
     result: Result | None = None  # the result of this package; None for a TREC run file
+    path: Path | None = None  # its folder, or its TREC run file; None for scores in memory
     notes: tuple[str, ...] = ()  # what has to be known of the numbers, such as queries that a TREC run file lacks
 
     @property
@@ -56,6 +57,11 @@ class ComparedSystem:
     tasks: Mapping[str, TaskRun]  # task -> its run
     is_bound: bool = False  # whether it is the random order or the oracle, which are tested only when asked for
 
+    def is_in(self, path: Path) -> bool:
+        """Whether all of its runs are of a TREC run file, or in a folder."""
+        paths = [run.path for run in self.tasks.values()]
+        return all(own is not None and own.resolve().is_relative_to(path.resolve()) for own in paths)
+
 
 def named_systems(
     runs: "Mapping[str, str | Path | IdTable]", qrels: "Path | IdTable | None" = None, metrics: Sequence[str] = ()
@@ -69,6 +75,8 @@ def named_systems(
         raise ListconError(f"{empty[0]}: the path is '' (empty): give a run's folder, or a TREC run file")
     given = {name: Path(run) if isinstance(run, (str, Path)) else run for name, run in runs.items()}
     folders = {run for run in given.values() if isinstance(run, Path) and not run.is_file()}
+    if qrels is not None and all(isinstance(run, Path) and run in folders for run in given.values()):
+        raise ListconError("qrels are for TREC run files and scores in memory, and none was given: leave them out")
     by_folder = _systems_in({folder: load_results(folder, metrics) for folder in folders})
     results = [result for own in by_folder.values() for system in own for result in system.values()]
     found = []
@@ -183,6 +191,7 @@ def _compared(label: str, runs: Mapping[str, Result]) -> ComparedSystem:
             values=read_per_query(run),
             load_rankings=partial(read_rankings, run),
             result=run,
+            path=run.folder,
         )
         for task, run in runs.items()
     }
@@ -248,7 +257,13 @@ def _scored_run(
     notes = []
     with_own = [query_id for query_id, row in run.items() if query_id in row]
     if result and with_own and leaves_out_own_documents(result.task):
-        run = {query_id: {doc: score for doc, score in row.items() if doc != query_id} for query_id, row in run.items()}
+        others = {query_id: [doc_id for doc_id in row if doc_id != query_id] for query_id, row in run.items()}
+        run = {query_id: {doc_id: run[query_id][doc_id] for doc_id in own} for query_id, own in others.items() if own}
+        if not run:
+            raise ListconError(
+                f"{name} lists no documents but those with the id of their query, which mteb leaves out of "
+                f"{result.task}: give a run of other documents"
+            )
         notes.append(
             f"{shown}: documents with the id of their query are left out ({count_of(len(with_own), 'query')}), as mteb "
             f"does for {result.task}"
@@ -315,6 +330,7 @@ def _scored_run(
             for query_id, judged in relevant_from(qrels, relevance).items()
         },
         notes=tuple(notes),
+        path=scores if isinstance(scores, Path) else None,
     )
 
 

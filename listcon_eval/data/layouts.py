@@ -51,13 +51,24 @@ def read_data(path: Path, split: str, subset: str = "default", *, needs_candidat
     """
     if is_retrieval_folder(path, split, subset):
         parts = {part: _part_files(path, split, subset, part) for part in _PART_NAMES}
-        return _read_retrieval(path, parts, needs_candidates)
+        return _read_retrieval(path, parts, f"{subset}-" if has_subset(path, subset) else "", needs_candidates)
     return data_of_lists(original_lists(original_rows(path, split), split))
 
 
 def is_retrieval_folder(path: Path, split: str, subset: str = "default") -> bool:
     """Whether a path is a folder in mteb's layout."""
     return path.is_dir() and bool(_part_files(path, split, subset, "corpus"))
+
+
+def has_subset(folder: Path, subset: str) -> bool:
+    """Whether a folder has a corpus of a subset's name: `zh-corpus` or `corpus-zh`."""
+    own = {name for path in folder.iterdir() for name in (path.name if path.is_dir() else stem_of(path),)}
+    return not own.union(_configs(folder)).isdisjoint(_names_of_subset(subset, "corpus"))
+
+
+def _names_of_subset(subset: str, part: str) -> list[str]:
+    names = _PART_NAMES[part]
+    return [f"{subset}-{name}" for name in names] + [f"{name}-{subset}" for name in names]
 
 
 def original_rows(path: Path, split: str) -> Iterator[Row]:
@@ -174,14 +185,16 @@ def _data_files(folder: Path) -> list[Path]:
     ]
 
 
-def _read_retrieval(folder: Path, parts: Mapping[str, Sequence[Path]], needs_candidates: bool) -> RetrievalSplitData:
+def _read_retrieval(
+    folder: Path, parts: Mapping[str, Sequence[Path]], prefix: str, needs_candidates: bool
+) -> RetrievalSplitData:
     """Read the parts of a folder in mteb's retrieval layout; as in mteb, queries without judgements are left out."""
     for part in ("top_ranked", "qrels", "queries"):
         if not parts[part] and (part != "top_ranked" or needs_candidates):
             why = " Reranking needs candidate lists: columns query-id and corpus-ids." if part == "top_ranked" else ""
             raise ListconError(
-                f"{folder}: no part {part!r}; expected {part}.jsonl (or .jsonl.gz, .parquet), a folder {part}/, or a "
-                f"configuration of this name in README.md.{why}"
+                f"{folder}: no part {prefix + part!r}; expected {prefix}{part}.jsonl (or .jsonl.gz, .parquet), a "
+                f"folder {prefix}{part}/, or a configuration of this name in README.md.{why}"
             )
     rows = {part: (row for path in files for row in read_rows(path)) for part, files in parts.items()}
     corpus: list[dict[str, str]] = []
@@ -264,26 +277,23 @@ def _by_id(rows: Iterable[Row], kind: str) -> Iterator[tuple[str, Row]]:
 
 
 def _part_files(folder: Path, split: str, subset: str, part: str) -> list[Path]:
-    """The files of a part of a subset: `zh-corpus`, `corpus-zh` or, in a folder of one, `corpus`.
+    """The files of a part of a subset: `zh-corpus` or `corpus-zh`; in a folder that does not name it, `corpus`.
 
     Raises:
         ListconError: README.md does not fit the folder, or the part is there twice, or not whole.
     """
-    own, configs = _PART_NAMES[part], _configs(folder)
-    of_subset = [f"{subset}-{name}" for name in own] + [f"{name}-{subset}" for name in own]
-    for name in (*of_subset, *own):
+    names = _names_of_subset(subset, part) if has_subset(folder, subset) else _PART_NAMES[part]
+    configs = _configs(folder)
+    for name in names:
         if name in configs:
             return _configured_files(folder, name, configs[name], split)
-    for names in (of_subset, own):
-        files = [path for path in _data_files(folder) if stem_of(path) in names]
-        folders = [path for path in folder.iterdir() if path.name in names and path.is_dir() and _data_files(path)]
-        if len(found := sorted(files + folders)) > 1:
-            raise ListconError(
-                f"{folder}: {' and '.join(path.name for path in found)} are each a part {part!r}; keep one of them."
-            )
-        if found:
-            return files or choose_split(_data_files(found[0]), split, found[0])
-    return []
+    files = [path for path in _data_files(folder) if stem_of(path) in names]
+    folders = [path for path in folder.iterdir() if path.name in names and path.is_dir() and _data_files(path)]
+    if len(found := sorted(files + folders)) > 1:
+        raise ListconError(
+            f"{folder}: {' and '.join(path.name for path in found)} are each a part {part!r}; keep one of them."
+        )
+    return files or (choose_split(_data_files(found[0]), split, found[0]) if found else [])
 
 
 def _configs(folder: Path) -> dict[str, Any]:

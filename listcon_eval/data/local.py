@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import redirect_stderr
 from dataclasses import replace
+from io import StringIO
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +16,7 @@ from listcon_eval import mteb_compat
 from listcon_eval.data.layouts import (
     content_hash,
     data_of_lists,
+    has_subset,
     is_retrieval_folder,
     original_lists,
     original_rows,
@@ -79,16 +82,24 @@ def local_task(
     given = _local_name(place, subset) if name is None else name
     claim = claim or (card.name if (card := card_task(given)) else None)
     if claim is not None:
-        return _claimed(place, str(path), official_task(claim), for_first_stage)
+        task = official_task(claim)
+        if subset not in (None, task.subset):
+            raise ListconError(
+                f"{path}[{subset}] was given as a copy of {task.name}, whose subset is {task.subset}: leave "
+                f"[{subset}] out, or name the task with its subset"
+            )
+        return _claimed(place, str(path), task, for_first_stage)
     free = _free_name(given)
-    if subset is not None and not is_retrieval_folder(place, LOCAL_SPLIT, subset):
+    if subset is not None and not (place.is_dir() and has_subset(place, subset)):
         raise ListconError(
             f"{path}[{subset}]: only a folder in mteb's retrieval layout has subsets, and this one has no corpus of "
             f"{subset!r}: give the file or folder itself"
         )
     data = read_data(place, LOCAL_SPLIT, subset or DEFAULT_SUBSET, needs_candidates=not for_first_stage)
     task = loaded_task(data, free, str(path) + (f"[{subset}]" if subset else ""))
-    return task if for_first_stage else _measurable(task)
+    if not for_first_stage:
+        task.check_measurable()
+    return task
 
 
 def read_lists(path: str | Path) -> Iterator[CandidateList]:
@@ -166,7 +177,9 @@ def task_of_rows(rows: Iterable[Mapping[Any, Any]] | pd.DataFrame, name: str) ->
         located.append(Row(f"{name}, row {number}", values))
     if not located:
         raise ListconError(f"{name}: there are no rows; expected at least one.")
-    return _measurable(loaded_task(data_of_lists(original_lists(located, LOCAL_SPLIT)), free, "rows in memory"))
+    task = loaded_task(data_of_lists(original_lists(located, LOCAL_SPLIT)), free, "rows in memory")
+    task.check_measurable()
+    return task
 
 
 def chosen_tasks(names: str | None, data: Sequence[str] | None, *, for_first_stage: bool = False) -> list[Task]:
@@ -195,13 +208,18 @@ def chosen_tasks(names: str | None, data: Sequence[str] | None, *, for_first_sta
         name, separator, path = given.partition("=")
         if not separator or Path(given).exists():
             name, path = "", given
-        subset = None if Path(path).exists() else re.fullmatch(r"(.+)\[([^\[\]]+)\]", path)
-        path, part = (path, None) if subset is None else (subset[1], subset[2])
+        path, part = path_and_subset(path)
         tasks.append(local_task(path, name=name or None, claim=claim, subset=part, for_first_stage=for_first_stage))
     by_name = {task.name: task for task in tasks}
     if repeated := next((task for task in tasks if by_name[task.name] is not task), None):
         raise _same_name(repeated.name)
     return tasks
+
+
+def path_and_subset(given: str) -> tuple[str, str | None]:
+    """The path in PATH or PATH[SUBSET], and the subset."""
+    matched = None if Path(given).exists() else re.fullmatch(r"(.+)\[([^\[\]]+)\]", given)
+    return (given, None) if matched is None else (matched[1], matched[2])
 
 
 def _same_name(name: str) -> ListconError:
@@ -224,19 +242,6 @@ def _place(path: str | Path) -> Path:
     return place
 
 
-def _measurable(task: Task) -> Task:
-    """The task, unless every order of its candidates gives the same numbers."""
-    lists = task.candidate_lists()
-    if any(min(row.relevance, default=0) <= 0 < max(row.relevance, default=0) for row in lists):
-        return task
-    relevant = sum(any(value > 0 for value in row.relevance) for row in lists)
-    irrelevant = sum(any(value <= 0 for value in row.relevance) for row in lists)
-    raise ListconError(
-        f"{task.location}: no query (of {len(lists)}) has both a positive and a negative candidate (with a positive: "
-        f"{relevant}, with a negative: {irrelevant}): nothing can be measured. Give at least one query with both."
-    )
-
-
 def _claimed(place: Path, location: str, task: Task, for_first_stage: bool) -> Task:
     """A task with the data of a local copy, if that has the statistics that mteb ships of the task."""
     if mteb_compat.reads_own_files(task.mteb_task):
@@ -250,7 +255,7 @@ def _claimed(place: Path, location: str, task: Task, for_first_stage: bool) -> T
     else:
         data = read_data(place, task.split, task.subset, needs_candidates=not for_first_stage)
         set_data(task.mteb_task, task.split, data, task.subset)
-    with mteb_compat.no_progress_bars():
+    with mteb_compat.no_progress_bars(), redirect_stderr(StringIO()):  # mteb shows bars of its own
         own = dict(_flat(mteb_compat.descriptive_statistics(task.mteb_task, task.subset, task.split)))
     official = dict(_flat(task.statistics()))
     differences = [
@@ -279,6 +284,8 @@ def _free_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ListconError(f"The task name {name!r} is not usable; expected letters, digits, '_', '-' and '.'.")
     check_name_length(name)
+    if card_task(name) or mini_names(name) or name.casefold() == "official":
+        raise ListconError(f"{name} is a name of other data: give these rows another one")
     taken = mteb_compat.task_names().get(name.casefold())
     if taken is not None:
         raise ListconError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from listcon_eval import mteb_compat
 from listcon_eval.data.layouts import content_hash, read_data
 from listcon_eval.errors import ListconError, first_line
+from listcon_eval.files import sha256_of_texts
 from listcon_eval.records import CandidateList
 
 if TYPE_CHECKING:
@@ -171,6 +172,21 @@ class Task:
             ]
         return lists
 
+    def check_measurable(self) -> None:
+        """Refuse data on which every order of the candidates gives the same numbers."""
+        lists = self.candidate_lists()
+        if any(min(row.relevance, default=0) <= 0 < max(row.relevance, default=0) for row in lists):
+            return
+        where, remedy = self.location, "Give at least one query with both"
+        if self.whole is not None:
+            where, remedy = self.name, "Give a larger --limit, or a lower --relevance"
+        relevant = sum(any(value > 0 for value in row.relevance) for row in lists)
+        irrelevant = sum(any(value <= 0 for value in row.relevance) for row in lists)
+        raise ListconError(
+            f"{where}: no query (of {len(lists)}) has both a positive and a negative candidate (with a positive: "
+            f"{relevant}, with a negative: {irrelevant}): nothing can be measured. {remedy}."
+        )
+
     def variant(self, *, limit: int | None = None, relevance: int = 1) -> Task:
         """The task measured otherwise, under another name: its numbers are no result of the task.
 
@@ -179,7 +195,7 @@ class Task:
             relevance: the judgement from which on a document is relevant. Measures that know grades keep all of them.
 
         Raises:
-            ListconError: one of them is below 1, or no judgement is as high as `relevance`.
+            ListconError: one of them is below 1, no judgement is as high as `relevance`, or nothing can be measured.
         """
         if limit is None and relevance == 1:
             return self
@@ -199,9 +215,12 @@ class Task:
         name = self.name
         name += "" if limit is None else f"-first{limit}"
         name += "" if relevance == 1 else f"-relevance{relevance}"
-        return replace(
+        own = replace(
             self, name=name, is_official=False, mteb_task=mteb_task, limit=limit, relevance=relevance, whole=self
         )
+        if self.first_stage is None:
+            own.check_measurable()
+        return own
 
     def _data(self) -> RetrievalSplitData:
         self.load()
@@ -240,6 +259,11 @@ def reranking_of(task: Task, first_stage: FirstStage, documents: Mapping[str, st
         mteb_task=mteb_compat.reranking_task(task.mteb_task, task.subset, task.split, candidates, name, revision),
         first_stage=first_stage,
     )
+
+
+def hash_of_documents(texts: Mapping[str, str]) -> str:
+    """A hash of documents, given as id -> text, in whatever order."""
+    return f"sha256-{sha256_of_texts([part for pair in sorted(texts.items()) for part in pair])}"
 
 
 def check_name_length(name: str) -> None:

@@ -156,7 +156,8 @@ def task_results(
             for place, run in runs.items()
         )
         kinds = ("first-stage", "bm25") if before is None else ()
-        stages = [s for s in read if s.label == chosen or (s.run.result is not None and s.run.result.kind in kinds)]
+        stages = [own for own in read if own.label == chosen]
+        stages += [own for kind in kinds for own in read if own.run.result is not None and own.run.result.kind == kind]
         every = {query_id for run in runs.values() for query_id in run.query_ids}
         found.append(
             TaskResults(
@@ -200,7 +201,7 @@ def _trec_result(task: TaskResults, system: SystemRun) -> Result:
         task=task.task,
         is_official=known.result is not None and known.result.is_official,
         kind="run-file",
-        model=f"run-file/{system.label}",
+        model=f"run-file/{system.label.replace('/', '_')}",  # the name follows the last slash
         model_revision=run.signature.model_revision,
         data_revision=known.data_revision or run.signature.data_revision,
         settings={"mode": POINTWISE},
@@ -243,20 +244,34 @@ def tied_ranks(scores: Sequence[float]) -> NDArray[np.int64]:
 
 
 def ranks_of_relevant(results: TaskResults, system: SystemRun) -> NDArray[np.int64]:
-    """`tied_ranks` of the relevant candidates of all queries, (R, 2); `NOT_RANKED` for those a TREC run lacks."""
+    """`tied_ranks` of the R relevant documents of all queries, (R, 2); `NOT_RANKED` for those that the system lacks.
+
+    They are those that any of the systems ranks: a TREC run can have others than the data's candidates.
+    """
     ranks = []
     for query_id in results.query_ids:
-        entry, listed = system.rankings[query_id], results.candidates[query_id]
-        ranks.append(tied_ranks(entry.final_scores)[np.array(entry.relevance) > 0])
-        relevant = {doc_id for doc_id, value in zip(listed.doc_ids, listed.relevance, strict=True) if value > 0}
-        ranks.append(np.full((len(relevant.difference(entry.doc_ids)), 2), NOT_RANKED))
-    return np.concatenate(ranks)
+        entry = system.rankings[query_id]
+        own = dict(zip(entry.doc_ids, tied_ranks(entry.final_scores).tolist(), strict=True))
+        ranks += [own.get(doc_id, [NOT_RANKED, NOT_RANKED]) for doc_id in _relevant(results, query_id)]
+    return np.array(ranks, dtype=np.int64).reshape(-1, 2)
 
 
 def candidate_places(results: TaskResults) -> NDArray[np.int64]:
-    """The places, from 1, of all relevant candidates of all queries in the data's order, as first and last, (R, 2)."""
-    places = [np.flatnonzero(np.array(results.candidates[query_id].relevance) > 0) for query_id in results.query_ids]
-    return np.repeat(np.concatenate(places)[:, None] + 1, 2, axis=1)
+    """The places, from 1, of the same R documents in the data's order, as first and last, (R, 2)."""
+    places = []
+    for query_id in results.query_ids:
+        own = {doc_id: place for place, doc_id in enumerate(results.candidates[query_id].doc_ids, start=1)}
+        places += [own.get(doc_id, NOT_RANKED) for doc_id in _relevant(results, query_id)]
+    return np.repeat(np.array(places, dtype=np.int64)[:, None], 2, axis=1)
+
+
+def _relevant(results: TaskResults, query_id: str) -> list[str]:
+    """The relevant documents of a query: of the data's candidates, and of all systems."""
+    entries = [results.candidates[query_id], *(system.rankings[query_id] for system in results.systems)]
+    relevant = (
+        doc_id for entry in entries for doc_id, value in zip(entry.doc_ids, entry.relevance, strict=True) if value > 0
+    )
+    return list(dict.fromkeys(relevant))
 
 
 def positives_first(results: TaskResults) -> tuple[int, int]:

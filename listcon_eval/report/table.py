@@ -6,6 +6,7 @@ for every task has an average.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -175,7 +176,7 @@ def comparison_tables(
                     measure=str(measure),
                     official=title != _OTHER_DATA,
                     columns=shown,
-                    notes=list(_notes(found, measure, columns)),
+                    notes=list(_notes(found, measure, columns, _names(found, rows[len(published) :]))),
                     rows=[row.model_copy(update={"best_of": own}) for row, own in zip(rows, best, strict=True)],
                 )
             )
@@ -205,8 +206,8 @@ def read_tables(folder: Path, measure: str, *, with_published: bool = False) -> 
     tables = comparison_tables(results, measure=wanted, with_published=with_published)
     if not tables:
         raise ListconError(
-            f"no run in {folder} has {wanted}: a TREC run file has mteb's measures alone, and those of ir_measures are "
-            "there when `run --metrics` asked for them"
+            f"no run in {folder} has {wanted}: a TREC run file and what a first stage retrieved have mteb's measures "
+            "alone (--measure mteb:main_score), and those of ir_measures are there when `run --metrics` asked for them"
         )
     return tables
 
@@ -295,27 +296,40 @@ def _looks(result: Result) -> tuple[str, str, str, str | None, str]:
 
 
 def _differing(result: Result, alike: Sequence[Result]) -> list[str]:
-    """What tells a system from those that look alike: its kind, and settings."""
-    own, *every = ({"kind": each.kind, **each.settings} for each in (result, *alike))
+    """What tells a system from those that look alike: its kind, its whole revision, and settings."""
+    own, *every = ({"kind": each.kind, "revision": each.model_revision, **each.settings} for each in (result, *alike))
     names = dict.fromkeys(name for each in every for name in each)
     return [f"{name} {own.get(name)}" for name in names if len({str(each.get(name)) for each in every}) > 1]
 
 
-def _notes(results: Sequence[Result], measure: Measure, columns: Mapping[tuple[str, str], str]) -> Iterator[str]:
+def _names(results: Sequence[Result], rows: Sequence[Row]) -> dict[tuple[object, ...], str]:
+    """What notes call each system: its name and mode, or where others have these too, all that its row shows."""
+    systems = {result.system_key: result for result in results}
+    short = {key: _name(result) for key, result in systems.items()}
+    uses = Counter(short.values())
+    return {key: short[key] if uses[short[key]] == 1 else row.name for key, row in zip(systems, rows, strict=True)}
+
+
+def _notes(
+    results: Sequence[Result],
+    measure: Measure,
+    columns: Mapping[tuple[str, str], str],
+    names: Mapping[tuple[object, ...], str],
+) -> Iterator[str]:
     """What has to be known of the numbers.
 
     Of cmteb's: queries that do not count, graded judgements, and the range of an MRR under ties. Of mteb's main score:
     what a reranker gained on its first stage, and the most that it could.
     """
     if measure.protocol != "cmteb":
-        yield from _gains([result for result in results if measure.name in (result.main_score, MAIN)], columns)
+        yield from _gains([result for result in results if measure.name in (result.main_score, MAIN)], columns, names)
         return
     for task, result in {_column(result, columns): result for result in results}.items():
         if result.max_relevance > 1:
             least = result.signature.relevance or 1
             yield f"{task}: judgements go up to {result.max_relevance}; {least} and above counts as relevant"
     for result in results:
-        who = f"{_name(result)}, {_column(result, columns)}"
+        who = f"{names[result.system_key]}, {_column(result, columns)}"
         if result.dropped:
             yield (
                 f"{who}: not counted, for want of a relevant or another candidate: {result.dropped} of "
@@ -329,7 +343,9 @@ def _notes(results: Sequence[Result], measure: Measure, columns: Mapping[tuple[s
             )
 
 
-def _gains(results: Sequence[Result], columns: Mapping[tuple[str, str], str]) -> Iterator[str]:
+def _gains(
+    results: Sequence[Result], columns: Mapping[tuple[str, str], str], names: Mapping[tuple[object, ...], str]
+) -> Iterator[str]:
     """For each column with a first stage its recall, what each system gained on it, and the most that it could."""
     by_column: dict[tuple[str, FirstStageRecord], list[Result]] = {}
     for result in results:
@@ -344,7 +360,7 @@ def _gains(results: Sequence[Result], columns: Mapping[tuple[str, str], str]) ->
                 if result.kind not in ("first-stage", _UPPER_BOUND):
                     gain = 100 * (result.mean("mteb", MAIN) or 0.0) - before
                     can = f"{most - before:+.2f} that reordering can gain"
-                    yield f"{task}, {_name(result)}: {gain:+.2f} on the first stage, of {can}"
+                    yield f"{task}, {names[result.system_key]}: {gain:+.2f} on the first stage, of {can}"
 
 
 def _name(result: Result) -> str:
@@ -413,7 +429,8 @@ def as_csv(tables: Sequence[Table]) -> str:
         for row in shown.rows:
             data = "official" if shown.official else "other"
             record: dict[str, Any] = {"Data": data, "Model": row.model, "Mode": row.mode, "Source": row.source}
-            record |= {"Kind": row.kind, **{name: row.values.get(name) for name in shown.columns}}
+            record |= {"Kind": row.kind}
+            record |= {f"{name} (task)" if name in record else name: row.values.get(name) for name in shown.columns}
             for name in compared:
                 value = row.differences.get(name)
                 record[f"{name} difference"] = value

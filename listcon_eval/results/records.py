@@ -187,7 +187,7 @@ class Result(Record):
 
     @property
     def mteb_task(self) -> str:
-        """The name of mteb's task, without subset and split; that of mteb's own file is `{mteb_task}.json`."""
+        """The name of mteb's task, without subset and split; of a whole task, mteb's own file is `{mteb_task}.json`."""
         return self.task.partition("[")[0]
 
     def means(self, protocol: str) -> dict[str, float]:
@@ -277,6 +277,8 @@ class DataRecord(Record):
     """The dataset's hub revision, or the hash of the content of local data."""
     content: str | None
     """The hash of the content of local data; null for data from the hub."""
+    texts: str | None = None
+    """The hash of the candidates' texts where a first stage retrieved them, else null."""
     source: str
     """`hub`, `local`, `local copy of official data`, `packaged`, or `first stage` for what one retrieved."""
     location: str

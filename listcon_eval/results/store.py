@@ -131,8 +131,6 @@ class Results(list[Result]):
             [
                 {
                     **_identity(result),
-                    "model": result.model,
-                    "model_revision": result.model_revision,
                     "queries": result.queries,
                     **{
                         f"{protocol}:{name}": value
@@ -164,7 +162,18 @@ class Results(list[Result]):
 
 
 def _identity(result: Result) -> dict[str, Any]:
-    return {"task": result.task, "system": result.system, "mode": result.mode, "dtype": result.dtype}
+    """Columns in which two results always differ."""
+    return {
+        "task": result.task,
+        "system": result.system,
+        "mode": result.mode,
+        "dtype": result.dtype,
+        "settings": json.dumps({k: v for k, v in result.settings.items() if k not in ("mode", "dtype")}),
+        "kind": result.kind,
+        "model": result.model,
+        "model_revision": result.model_revision,
+        "data_revision": result.data_revision,
+    }
 
 
 @checked
@@ -222,6 +231,7 @@ def _replaced(results: Sequence[Result]) -> list[Result]:
 def run_folders(root: Path) -> Iterator[tuple[Path, str]]:
     """The run folders in a folder (or the one it is, or is in) with their tasks, in the order of their paths."""
     if any((root / name).is_file() for name in (METRICS, MANIFEST)):  # this package's files in a run's folder
+        root = root if root.name.strip(".") else root.resolve()  # "." and ".." have names too
         yield root.parent, root.name
         return
     for path in sorted(root.rglob(".*.replaced")):

@@ -124,8 +124,11 @@ class Random(System):
     @classmethod
     def load(cls, spec: ModelSpec, options: LoadOptions) -> Self:
         """`random`, or `random:SEED`."""
-        if not (spec.variant or "0").isdecimal():
-            raise ListconError(f"the seed in {spec.given!r} is {spec.variant!r}: give a whole number, as in random:7")
+        if not re.fullmatch("[0-9]{0,18}", spec.variant):
+            raise ListconError(
+                f"the seed in {spec.given!r:.80} is {spec.variant!r:.40}: give a whole number of at most 18 digits, as "
+                "in random:7"
+            )
         return cls(int(spec.variant or 0))
 
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:

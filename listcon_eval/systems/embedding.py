@@ -63,7 +63,8 @@ class Embedding(NetworkSystem):
     encoder: "EncoderProtocol"
 
     def _network(self, spec: ModelSpec, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> nn.Module:
-        meta = registered_model(self._source.hub_id)
+        # What mteb has for a ListConRanker loads all of it, and not the encoder alone.
+        meta = None if holds_listconranker(self._source.folder) else registered_model(self._source.hub_id)
         if meta is not None and meta.loader_kwargs.get("trust_remote_code"):
             raise ListconError(
                 f"mteb loads {meta.name} by code of its repository (trust_remote_code), and this package runs no code "

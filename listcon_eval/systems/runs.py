@@ -29,7 +29,9 @@ def _warn_of_ranks(path: Path) -> None:
 class RunFile(System):
     """The scores of a TREC run file.
 
-    Query and document ids have to be those of the task, and every query that has candidates has to be in the file.
+    Query and document ids have to be those of the task, and every query that has candidates has to be in the file. A
+    query that the task does not have is left out, with a warning.
+
     A candidate that the file does not list counts as not retrieved, as in trec_eval: it has no rank. Tools cut their
     runs at some rank, so this is common; a warning and `Ranking.observed` say how many there are.
 
@@ -55,6 +57,10 @@ class RunFile(System):
     def _rank(self, lists: Sequence[CandidateList], mode: str, context: RankContext) -> Ranking:
         with context.phases.measured("score"):
             run = self._read(lists)
+            if more := len(run.keys() - {row.query_id for row in lists}):
+                logger.warning(
+                    "%s has %s more than %s: left out", self.path, count_of(more, "query"), context.task.name
+                )
             ranked = [
                 ranked_list([run[row.query_id].get(doc_id, NOT_RETRIEVED) for doc_id in row.doc_ids]) for row in lists
             ]
@@ -78,13 +84,14 @@ class RunFile(System):
         lists = [row for row in lists if row.doc_ids]
         run = self._read(lists)
         wanted = {row.query_id for row in lists}
-        if lists and (unknown := [query_id for query_id in run if query_id not in wanted]):
+        missing = wanted - run.keys()
+        if missing and (unknown := [query_id for query_id in run if query_id not in wanted]):
             raise ListconError(
                 f"{self.path} has {count_of(len(unknown), 'query')} that {task} has no candidates for, such as "
                 f"{unknown[0]!r}; those of the task are such as {lists[0].query_id!r}. A run file is of one task: name "
                 "it with --tasks or --data"
             )
-        if missing := wanted - run.keys():
+        if missing:
             raise ListconError(
                 f"{self.path} lacks {count_of(len(missing), 'query')} of {task} (of {len(wanted)}), such as "
                 f"{min(missing)!r}: a mean over the others would not be the task's; make the run for all of them"

@@ -211,6 +211,8 @@ def test_a_page_that_cannot_be_made_does_not_fail_a_sweep(tmp_path: Path, monkey
         ("models: [bm25]\nworkers: true", "workers is True: give a number, auto, or a cluster's address"),
         ("models: [bm25]\nmodes: []", "modes is []"),
         ("models: [bm25, bm25]\ntasks: [MiniSearch]", "the sweep has bm25 in auto twice"),
+        ("models: [bm25, 'bm25:characters']\ntasks: [MiniSearch]", "the sweep has bm25:characters in auto twice"),
+        ("models: ['random:0', random]\ntasks: [MiniSearch]", "the sweep has random in auto twice"),
         (
             "models: [mini]\ntasks: [MiniSearch]\ndevice: cpu\ndtypes: [auto, float32]",
             "the sweep has mini in float32 twice",

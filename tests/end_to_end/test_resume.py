@@ -115,7 +115,9 @@ def test_clean_removes_what_no_result_needs(checkpoint_folder: Path, data: Path,
     (tmp_path / "results").rename(tmp_path / "renamed")
     assert "removed: 0" in listcon_eval("clean", tmp_path / "renamed", "--yes").stdout
     # A folder above several is none: what one of them repeats of another is no older run.
-    assert f"{tmp_path.name}/results is not there" in one_line(listcon_eval("clean", tmp_path, code=2).stderr)
+    assert f"{tmp_path.name} has no folder results: give the folder that `run --output` named" in one_line(
+        listcon_eval("clean", tmp_path, code=2).stderr
+    )
     assert "nowhere is not there; give" in one_line(listcon_eval("clean", tmp_path / "nowhere", code=2).stderr)
 
 

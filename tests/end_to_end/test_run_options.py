@@ -243,6 +243,19 @@ def test_what_would_have_no_effect_or_another_one_is_refused(words: tuple[str, .
 def test_an_option_that_comes_twice_in_a_file_is_refused(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     assert "a second time" in one_line(listcon_eval("run", "--options", tmp_path / name, code=2).stderr)
+    (tmp_path / name).write_text('{"top-k": 1, "top_k": 2}')
+    said = one_line(listcon_eval("run", "--options", tmp_path / name, code=2).stderr)
+    assert "top_k is given twice, with - and with _" in said
+
+
+def test_results_go_to_the_home_folder_that_a_file_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "run.yaml").write_text('output: "~/mine"\nlimit: 2', encoding="utf-8")
+    done = listcon_eval("run", "--options", tmp_path / "run.yaml", "-m", "bm25", "--tasks", "MiniSearch")
+    assert (tmp_path / "home" / "mine" / "results").is_dir()
+    assert str(tmp_path / "home" / "mine") in done.stdout
+    assert not (tmp_path / "~").exists()
 
 
 def test_a_number_of_workers_may_be_a_number_in_a_file(tmp_path: Path) -> None:

@@ -95,6 +95,22 @@ def test_a_model_of_mtebs_registry_comes_from_the_cache_at_its_pinned_revision(
         resolve_model(CONAN)
 
 
+def test_a_published_listconranker_can_be_measured_by_its_encoder_alone(
+    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mteb has a loader for this name, which would load all of it."""
+    name = "ByteDance/ListConRanker"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    revision = str(mteb.get_model_meta(name).revision)
+    place = tmp_path / "hub" / f"models--{name.replace('/', '--')}" / "snapshots" / revision
+    shutil.copytree(checkpoint_folder, place)
+    (tmp_path / "own.jsonl").write_text(made_up(0), encoding="utf-8")
+    spec = resolve_model(name, "embedding", revision)
+    (result,) = evaluate(spec, [local_task(tmp_path / "own.jsonl")], output=tmp_path, options=CPU).results
+    assert (result.kind, result.model) == ("embedding", f"{name}-encoder")
+
+
 @pytest.mark.parametrize("writer", [write_embedding, write_cross_encoder, write_chat_classifier])
 def test_a_run_that_was_cut_off_ends_with_the_bytes_of_a_whole_one(
     writer: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

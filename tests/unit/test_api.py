@@ -56,6 +56,14 @@ def test_results_are_frames(tmp_path: Path) -> None:
     assert means["mteb:map_at_1000"].tolist() == pytest.approx(frame["mteb:map_at_1000"].tolist(), abs=1e-5)
 
 
+def test_rows_of_two_results_can_be_told_apart(tmp_path: Path) -> None:
+    for system in ("random", "random:1", "bm25"):
+        evaluate(system, {"mine": ROWS}, output=tmp_path)
+    columns = [name for name in load_results(tmp_path).frame() if ":" not in str(name) and name != "queries"]
+    for rows in (load_results(tmp_path).frame(), load_results(tmp_path).per_query()):
+        assert len(rows[columns].drop_duplicates()) == 3
+
+
 def test_a_frame_has_the_metrics_that_were_asked_for(tmp_path: Path) -> None:
     evaluate("random", {"plain": ROWS}, output=tmp_path)
     results = evaluate("random", {"mine": ROWS}, output=tmp_path, metrics="RR@10 AP").results

@@ -453,6 +453,36 @@ def test_a_name_that_is_also_a_folder_is_the_system(tmp_path: Path, monkeypatch:
     assert sorted(found.labels) == ["new", "old"]
 
 
+def test_a_path_to_test_against_that_is_among_the_runs_is_that_run(tmp_path: Path) -> None:
+    for name, model in (("old", "bm25"), ("new", "random:1")):
+        evaluate(model, "MiniWeb", output=tmp_path / name)
+    old, new = tmp_path / "old", tmp_path / "new"
+    for runs in ({"new": new, "old": old}, read_systems([new, old]), [new, old]):
+        found = compare(runs, ["cmteb:map"], against=old, with_bounds=True)
+        assert len(found.labels) == 2
+        (pair,) = found.tasks[0].pairs
+        assert pair.corrected == pair.p
+    file = next(old.rglob("run.trec"))
+    scores = {"file": file, "new": next(new.rglob("run.trec"))}
+    assert len(compare(scores, against=file, qrels=file.with_name("qrels.trec")).labels) == 2
+
+
+def test_judgements_without_anything_to_judge_are_refused(tmp_path: Path) -> None:
+    for name, model in (("old", "bm25"), ("new", "random:1")):
+        evaluate(model, "MiniWeb", output=tmp_path / name)
+    paths = {name: tmp_path / name for name in ("new", "old")}
+    for runs in (paths, read_systems(list(paths.values()))):
+        with pytest.raises(ListconError, match="qrels are for TREC run files and scores in memory, and none was given"):
+            compare(runs, qrels={"nonsense": {"x": 1}})
+
+
+def test_judgements_far_below_zero_are_measured_as_not_relevant(tmp_path: Path) -> None:
+    qrels = trec(tmp_path, "judged.qrels", "q1 0 d1 -2\nq1 0 d2 -2\nq2 0 d1 1\nq2 0 d2 -2\n")
+    run = trec(tmp_path, "run.trec", "q1 Q0 d1 1 2 x\nq1 Q0 d2 2 1 x\nq2 Q0 d1 1 1 x\nq2 Q0 d2 1 2 x\n")
+    (found,) = read_systems([run], qrels)
+    assert found.tasks["judged"].values["mteb:map_at_1000"] == {"q1": 0.0, "q2": 0.5}
+
+
 def graded_data(folder: Path) -> Path:
     """Two queries whose candidates, but for the last, are judged 3, 1, 0 and 2."""
     parts: dict[str, list[dict[str, Any]]] = {

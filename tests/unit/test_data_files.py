@@ -226,6 +226,15 @@ def test_two_tasks_of_one_name_are_one_only_if_their_data_is() -> None:
     assert [task.name for task in as_tasks(",".join(["MiniWeb"] * 60))] == ["MiniWeb"]  # no file has so long a name
     with pytest.raises(ListconError, match="two data sets have the name mine"):
         as_tasks([one, other])
-    with pytest.raises(ListconError, match="two data sets have the name MiniWeb"):
-        as_tasks(["MiniWeb", task_of_rows(ROWS, "MiniWeb")])
+    for name in ("MiniWeb", "mini", "official", "CMedQAv1", "cMedQA1.0"):
+        with pytest.raises(ListconError, match=f"{name} is a name of other data"):
+            task_of_rows(ROWS, name)
     assert [task.name for task in as_tasks([one.variant(limit=1), one])] == ["mine-first1", "mine"]
+
+
+def test_a_trial_on_which_every_order_is_equal_is_refused() -> None:
+    rows = [{"query": "问", "positive": ["甲", "乙"], "negative": []}, *ROWS]
+    task = task_of_rows(rows, "mine")
+    message = r"mine-first1: no query \(of 1\) has both .*nothing can be measured. Give a larger --limit"
+    with pytest.raises(ListconError, match=message):
+        task.variant(limit=1)

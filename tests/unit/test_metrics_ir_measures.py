@@ -75,6 +75,14 @@ def test_names_are_the_librarys_own() -> None:
     assert str(Measure.parse("R@50")) == "ir_measures:R@50"
 
 
+def test_judgements_far_below_zero_are_as_minus_one() -> None:
+    run = {"q": {"a": 2.0, "b": 1.0}, "r": {"a": 1.0, "b": 2.0}}
+    judged = [{"q": {"a": low, "b": low}, "r": {"a": 1, "b": low}} for low in (-1, -2)]
+    found = [named.evaluate(["AP", "nDCG@10"], qrels, run) for qrels in judged]  # pytrec_eval would end the process
+    assert found[0] == found[1]
+    assert found[0].per_query["r"]["AP"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -84,9 +92,20 @@ def test_names_are_the_librarys_own() -> None:
         ("P@0", "cutoff is 0: give 1 to 1000000"),
         ("AP@", "no metric 'AP@'"),
         ("NumRet", "counts .here 3.: give one whose values are 0 to 1"),
+        ("nDCG(gains={1:'a'})@3", "no metric .*gains"),
+        ("Accuracy", "cannot compute Accuracy: float division by zero|has no Accuracy of 1 query"),
+        ("Accuracy@5", "cannot compute Accuracy@5: float division by zero|has no Accuracy@5 of 1 query"),
         ("ERR_IA@5", "cannot compute ERR_IA@5: Unsupported measures"),
     ],
 )
 def test_a_name_that_is_none_is_refused(given: str, message: str) -> None:
     with pytest.raises(ListconError, match=message):
         named.metric_names(f"AP {given}")
+
+
+def test_a_stated_relevance_of_one_is_not_lost() -> None:
+    """The library's name of AP(rel=1) is AP, which a threshold would change."""
+    assert named.metric_names("AP(rel=1) AP(rel=2)") == ["AP", "AP(rel=2)"]
+    assert named.metric_names("AP AP(rel=2)", relevance=2) == ["AP", "AP(rel=2)"]
+    with pytest.raises(ListconError, match=r"AP\(rel=1\): its rel=1 cannot be told from none, which is --relevance 2"):
+        named.metric_names("AP AP(rel=1)", relevance=2)

@@ -101,6 +101,19 @@ def test_what_a_trec_run_does_not_list_is_not_ranked() -> None:
     assert run_data.share_within(ranks, np.array([4])).tolist() == pytest.approx([2 / 3])
 
 
+def test_all_curves_are_of_the_same_relevant_documents() -> None:
+    """A TREC run lists a relevant document, the fifth, that is not among the data's candidates."""
+    more = {"q1": ([2.0, 1.9, 1.8, 1.7, 1.6], [0] * 5, [1, 0, 1, 0, 1]), "q2": SHORT}
+    trec = system("other", more, [0.5, 0.7], mode=None, measure="mteb:map_at_1000")
+    plain = system("plain", ROWS, [0.5, 0.25])
+    for systems in ((trec, plain), (plain, trec)):
+        own = results_for(*systems)
+        lacking = [run_data.NOT_RANKED] * 2
+        by_label = {one.label: run_data.ranks_of_relevant(own, one).tolist() for one in own.systems}
+        assert by_label == {"other": [[1, 1], [3, 3], [5, 5], [1, 2]], "plain": [[3, 3], [1, 1], lacking, [1, 2]]}
+        assert run_data.candidate_places(own).tolist() == [[1, 1], [3, 3], lacking, [2, 2]]
+
+
 def test_a_tied_passage_counts_as_ties_broken_at_random() -> None:
     depths = np.array([1, 2, 3, 4])
     assert run_data.share_within(np.array([[3, 3], [1, 1]]), depths).tolist() == [0.5, 0.5, 1, 1]
@@ -129,6 +142,8 @@ def test_what_stood_before_is_chosen_by_name_or_is_bm25() -> None:
     runs = [*both_modes(), system("BM25 (pairs)", ROWS, [0.1, 0.2], mode="pointwise", kind="bm25")]
     found = results_for(*runs)
     assert found.before is found.systems[2]
+    staged = results_for(*runs, system("stage", ROWS, [0.1, 0.2], mode="pointwise", kind="first-stage"))
+    assert staged.before is staged.systems[3]
     assert results_for(*runs, before="data").before is None
     chosen = results_for(*runs, before="plain")
     assert chosen.before is chosen.systems[0]
@@ -144,6 +159,9 @@ def test_a_trec_run_makes_ap_mtebs_and_has_a_row_in_its_table() -> None:
     found = results_for(trec, system("plain", ROWS, [0.5, 0.25]))
     assert str(found.measure) == "mteb:map_at_1000"
     row, _ = results_of([found])
+    labelled = system("bm25 (x/bm25.trec)", ROWS, [0.5, 0.7], mode=None, measure="mteb:map_at_1000")
+    (other,) = results_of([results_for(labelled)])
+    assert other.system == "run file (bm25 (x_bm25.trec))"
     assert (row.kind, row.cmteb) == ("run-file", {})
     assert row.mteb == pytest.approx({"map_at_1000": 0.6})
     assert row.data_revision == "d"

@@ -150,8 +150,14 @@ def test_a_copy_of_a_subset_is_checked_and_one_that_differs_refused(
         assert copy.candidate_lists() == task.candidate_lists()
         (result,) = evaluate(Bm25(), [copy], output=tmp_path / name).results
         assert result.task == f"{name}[{subset}]"
-    zh = local_task(fill(tmp_path / "other", "MIRACLReranking"), name="mine", subset="zh")
+    snapshot = fill(tmp_path / "other", "MIRACLReranking")
+    zh = local_task(snapshot, name="mine", subset="zh")
     assert zh.candidate_lists()[0].query == official_task("MIRACLReranking[zh]").candidate_lists()[0].query
+    given = f"{snapshot}[zh]"
+    listcon_eval("run", "-m", "bm25", "--data", f"mine={given}", "--output", tmp_path / "mine")
+    for more in ((), ("--data", given)):
+        shown = listcon_eval("show", tmp_path / "mine", "--query", zh.candidate_lists()[0].query_id, *more).stdout
+        assert "No texts" not in shown
 
 
 def test_without_the_data_there_is_one_message(hub: Path, tmp_path: Path) -> None:
@@ -222,6 +228,9 @@ def test_other_tools_runs_are_compared_without_the_documents_that_mteb_leaves_ou
     compared = compare([ours.folder, other], measures=["mteb:ndcg_at_10"])
     assert len(compared.means()) == 2
     assert len(set(compared.means()["mean"])) == 1
+    other.write_text("\n".join(f"{query_id} Q0 {query_id} 0 1 x" for query_id in queries), encoding="utf-8")
+    with pytest.raises(ListconError, match="lists no documents but those with the id of their query"):
+        compare([ours.folder, other])
     said = f"other.trec: documents with the id of their query are left out ({len(queries)} queries), as mteb does for "
     assert f"{said}{ours.task}" in " ".join(compared.as_text().split())
 
@@ -254,8 +263,7 @@ def test_a_trec_run_and_bm25_are_first_stages_too(retrieval: Path, tmp_path: Pat
     assert trec.candidate_lists() == bm25.candidate_lists()
     assert trec.revision == with_first_stage(official_task("T2Retrieval"), str(tmp_path / "own.trec"), 7).revision
     assert trec.revision != with_first_stage(official_task("T2Retrieval"), str(tmp_path / "own.trec"), 6).revision
-    (alone,) = evaluate(Oracle(), [trec], output=tmp_path).results[:1]
-    assert alone.kind == "oracle"
+    assert [result.kind for result in evaluate(Oracle(), [trec], output=tmp_path).results] == ["oracle", "first-stage"]
     (tmp_path / "other.trec").write_text("nobody Q0 d1 1 2.0 tag\n", encoding="utf-8")
     with pytest.raises(ListconError, match="has nothing for any of the 8 queries of T2Retrieval"):
         with_first_stage(official_task("T2Retrieval"), str(tmp_path / "other.trec"), 7)
@@ -266,10 +274,10 @@ def test_a_trec_run_and_bm25_are_first_stages_too(retrieval: Path, tmp_path: Pat
         with_first_stage(official_task("T2Retrieval"), str(tmp_path / "absent"), 7)
 
 
-def write_local(folder: Path, text: str) -> Path:
+def write_local(folder: Path, text: str, other: str = "别的") -> Path:
     """Local data without candidates: one query, two documents (grades 2 and 1), of which the text of one is given."""
     parts: dict[str, list[dict[str, Any]]] = {
-        "corpus": [{"_id": "a", "text": text}, {"_id": "b", "text": "别的"}, {"_id": "c", "text": "无关"}],
+        "corpus": [{"_id": "a", "text": text}, {"_id": "b", "text": other}, {"_id": "c", "text": "无关"}],
         "queries": [{"_id": "q", "text": "皮蛋是寒性的吗"}],
         "qrels": [
             {"query-id": "q", "corpus-id": "a", "score": 2},
@@ -280,6 +288,20 @@ def write_local(folder: Path, text: str) -> Path:
     for part, rows in parts.items():
         (folder / f"{part}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return folder
+
+
+def test_a_query_whose_judgements_are_all_far_below_zero_is_measured(tmp_path: Path) -> None:
+    folder = write_local(tmp_path / "local", "皮蛋属于凉性")
+    with (folder / "queries.jsonl").open("a", encoding="utf-8") as queries:
+        queries.write('{"_id": "junk", "text": "垃圾"}\n')
+    with (folder / "qrels.jsonl").open("a", encoding="utf-8") as qrels:
+        qrels.write('{"query-id": "junk", "corpus-id": "c", "score": -2}\n')
+    lists = '{"query-id": "q", "corpus-ids": ["c", "a", "b"]}\n{"query-id": "junk", "corpus-ids": ["c", "a"]}\n'
+    (folder / "top_ranked.jsonl").write_text(lists, encoding="utf-8")
+    (result,) = evaluate(Bm25(), [local_task(folder)], output=tmp_path, metrics="AP").results
+    values = read_per_query(result)
+    assert values["mteb:map_at_1000"]["junk"] == values["ir_measures:AP"]["junk"] == 0
+    assert values["mteb:map_at_1000"]["q"] == values["ir_measures:AP"]["q"] > 0
 
 
 def test_local_data_needs_no_candidates_of_its_own_for_a_second_stage(tmp_path: Path) -> None:
@@ -298,7 +320,16 @@ def test_local_data_needs_no_candidates_of_its_own_for_a_second_stage(tmp_path: 
     assert (
         gain["oracle"] > gain["first-stage"] > 0
     )  # grades below the threshold count in nDCG, and the oracle knows them
-    assert "别的" in listcon_eval("show", results[0].folder, "--query", "q").stdout
+    shown = ("show", results[0].folder, "--query", "q")
+    assert "别的" in listcon_eval(*shown).stdout
+    assert "别的" in listcon_eval(*shown, "--data", tmp_path / "local").stdout
+    other = write_local(tmp_path / "other", "皮蛋属于凉性", other="改了")
+    assert "is not the run's data" in one_line(listcon_eval(*shown, "--data", other, code=2).stderr)
+    write_local(tmp_path / "local", "皮蛋属于凉性", other="改了")
+    without_texts = listcon_eval(*shown).stdout
+    assert "改了" not in without_texts
+    assert "No texts: " in without_texts
+    write_local(tmp_path / "local", "皮蛋属于凉性")
     (tmp_path / "first.trec").write_text("q Q0 a 1 3.0 x\nq Q0 b 2 2.0 x\n", encoding="utf-8")
     task = local_task(tmp_path / "local", for_first_stage=True)
     before = with_first_stage(task, str(tmp_path / "first.trec"), 5)

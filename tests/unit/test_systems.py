@@ -297,6 +297,13 @@ def test_candidates_that_a_file_lacks_are_not_retrieved_and_counted(
     assert "ranks" not in caplog.text
 
 
+def test_a_trial_takes_its_queries_out_of_a_run_of_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = lists()
+    path = write_run(tmp_path / "their.run", rows)
+    assert ranked(RunFile(path), rows[:2]) == ranked(RunFile(path), rows)[:2]
+    assert "their.run has 1 query more than T2Reranking: left out" in caplog.text
+
+
 def test_a_query_without_candidates_needs_no_line(tmp_path: Path) -> None:
     rows = lists()
     empty = CandidateList("empty", "问", (), (), ())
@@ -345,7 +352,7 @@ def test_ids_that_do_not_fit_are_one_message(tmp_path: Path) -> None:
     rows = lists()
     path = write_run(tmp_path / "their.run", rows)
     with pytest.raises(ListconError, match=r"has 1 query that T2Reranking has no candidates for, such as 'q2'"):
-        ranked(RunFile(path), rows[:2])
+        ranked(RunFile(path), [*rows[:2], rows[2]._replace(query_id="q9")])
     with pytest.raises(ListconError, match=r"lacks 1 query of T2Reranking \(of 3\), such as 'q1'"):
         ranked(RunFile(write_run(tmp_path / "less.run", [rows[0], rows[2]])), rows)
     other = rows[1]._replace(doc_ids=("x", *rows[1].doc_ids[1:]))

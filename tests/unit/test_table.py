@@ -247,6 +247,27 @@ def test_runs_that_differ_in_another_setting_are_told_apart() -> None:
     kinds = [result("org/a", kind=kind, mode=POINTWISE) for kind in ("embedding", "cross-encoder")]
     (table,) = comparison_tables(kinds)
     assert [row.source.rpartition(", ")[2] for row in table.rows] == ["kind embedding", "kind cross-encoder"]
+    (table,) = comparison_tables([result("org/a", revision=f"finetuned-step-{step}") for step in (1000, 2000)])
+    assert [row.source.rpartition(", ")[2] for row in table.rows] == [
+        "revision finetuned-step-1000",
+        "revision finetuned-step-2000",
+    ]
+
+
+def test_a_note_names_the_row_that_it_is_of() -> None:
+    lengths = {128: (0.7, 0.9), 512: (0.8, 0.81)}
+    runs = [
+        result("org/a", more={"max_length": length}, cmteb={"mrr_1": 0.8}, ranges={"mrr_1": ranges})
+        for length, ranges in lengths.items()
+    ]
+    (table,) = tables(*runs, result("org/b", cmteb={"mrr_1": 1}, ranges={"mrr_1": (0, 1)}), measure="cmteb:mrr_1")
+    names = [note.partition(", own:")[0] for note in table.notes]
+    assert names == [table.rows[0].name, table.rows[1].name, "b, iterative"]
+
+
+def test_a_task_that_is_called_like_a_column_keeps_its_own() -> None:
+    (row,) = csv.DictReader(io.StringIO(as_csv(tables(result("org/a", task="Model", percent=12)))))
+    assert (row["Model"], row["Model (task)"]) == ("a", "12.00")
 
 
 def test_two_data_sets_of_one_name_share_no_column() -> None:
