@@ -27,6 +27,7 @@ from listcon_eval.data.rows import Row, stem_of
 from listcon_eval.data.tasks import (
     DEFAULT_SUBSET,
     LOCAL_SPLIT,
+    MINI,
     Task,
     check_name_length,
     loaded_task,
@@ -284,8 +285,8 @@ def _free_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ListconError(f"The task name {name!r} is not usable; expected letters, digits, '_', '-' and '.'.")
     check_name_length(name)
-    if card_task(name) or mini_names(name) or name.casefold() == "official":
-        raise ListconError(f"{name} is a name of other data: give these rows another one")
+    if card_task(name) or name.casefold() in map(str.casefold, MINI):
+        raise ListconError(f"{name} is a name of other data: give this data another one, as in --data NAME=PATH")
     taken = mteb_compat.task_names().get(name.casefold())
     if taken is not None:
         raise ListconError(

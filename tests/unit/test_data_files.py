@@ -226,7 +226,7 @@ def test_two_tasks_of_one_name_are_one_only_if_their_data_is() -> None:
     assert [task.name for task in as_tasks(",".join(["MiniWeb"] * 60))] == ["MiniWeb"]  # no file has so long a name
     with pytest.raises(ListconError, match="two data sets have the name mine"):
         as_tasks([one, other])
-    for name in ("MiniWeb", "mini", "official", "CMedQAv1", "cMedQA1.0"):
+    for name in ("MiniWeb", "miniweb", "CMedQAv1", "cMedQA1.0"):
         with pytest.raises(ListconError, match=f"{name} is a name of other data"):
             task_of_rows(ROWS, name)
     assert [task.name for task in as_tasks([one.variant(limit=1), one])] == ["mine-first1", "mine"]
