@@ -125,29 +125,36 @@ def _read(
     metrics: Sequence[str],
 ) -> tuple[list[ComparedSystem], str | None]:
     """The systems, and the letter of the one to test against."""
-    if isinstance(runs, Mapping):
-        runs = named_systems(runs, qrels, metrics)
-    elif qrels is not None and all(isinstance(run, ComparedSystem) for run in runs):
-        raise ListconError("qrels are for TREC run files and scores in memory, and none was given: leave them out")
-    paths = [Path(run) for run in runs if not isinstance(run, ComparedSystem)]
+    named = runs if isinstance(runs, Mapping) else {}
     given = [run for run in runs if isinstance(run, ComparedSystem)]
+    paths = [] if named else [Path(run) for run in runs if not isinstance(run, ComparedSystem)]
     is_path = isinstance(against, Path) or (
-        isinstance(against, str) and all(run.label != against for run in given) and Path(against).exists()
+        isinstance(against, str) and against not in (*named, *(run.label for run in given)) and Path(against).exists()
     )
-    if is_path and len(own := [run for run in given if run.is_in(Path(str(against)))]) == 1:
-        against, is_path = own[0], False
-    if is_path:
-        paths.insert(0, Path(str(against)))
-    systems = [*read_systems(paths, qrels, metrics), *given]
-    if is_path and paths[0].is_dir() and len(own := read_systems(paths[:1])) != 1:
-        labels = "; ".join(system.label for system in own)
-        raise ListconError(f"{against} holds {len(own)} systems ({labels}): name the one to test against")
-    if against is None or is_path:
-        return systems, LETTERS[0] if is_path else None
+    base = [Path(str(against))] if is_path else []
+    judged = [run for run in (*named.values(), *paths, *base) if not _is_folder(run)]
+    if runs and qrels is not None and not judged:
+        raise ListconError("qrels are for TREC run files and scores in memory, and none was given: leave them out")
+    held = read_systems([path for path in base if path.is_dir()], metrics=metrics)
+    if len(held) > 1:
+        labels = "; ".join(system.label for system in held)
+        raise ListconError(f"{against} holds {len(held)} systems ({labels}): name the one to test against")
+    given += named_systems(named, qrels, metrics, [*given, *held])
+    if base and len(own := [run for run in given if run.is_in(base[0])]) == 1:
+        against, base = own[0], []
+    paths = base + paths
+    needs_qrels = not all(map(_is_folder, paths))
+    systems = [*read_systems(paths, qrels if needs_qrels else None, metrics, given), *given]
+    if against is None or base:
+        return systems, LETTERS[0] if base else None
     chosen = against if isinstance(against, ComparedSystem) else find_system(systems, str(against))
     if chosen not in systems:
         raise ListconError(f"{chosen.label}, to test the others against, is not among the runs: give it with them")
     return systems, LETTERS[systems.index(chosen)]
+
+
+def _is_folder(run: object) -> bool:
+    return isinstance(run, str | Path) and Path(run).is_dir()
 
 
 def check_comparable(task: str, runs: Mapping[str, TaskRun]) -> None:

@@ -60,11 +60,19 @@ class ComparedSystem:
     def is_in(self, path: Path) -> bool:
         """Whether all of its runs are of a TREC run file, or in a folder."""
         paths = [run.path for run in self.tasks.values()]
-        return all(own is not None and own.resolve().is_relative_to(path.resolve()) for own in paths)
+        return bool(paths) and all(own is not None and own.resolve().is_relative_to(path.resolve()) for own in paths)
+
+    @property
+    def results(self) -> list[Result]:
+        """Its runs that are results of this package."""
+        return [run.result for run in self.tasks.values() if run.result is not None]
 
 
 def named_systems(
-    runs: "Mapping[str, str | Path | IdTable]", qrels: "Path | IdTable | None" = None, metrics: Sequence[str] = ()
+    runs: "Mapping[str, str | Path | IdTable]",
+    qrels: "Path | IdTable | None" = None,
+    metrics: Sequence[str] = (),
+    beside: Sequence[ComparedSystem] = (),
 ) -> list[ComparedSystem]:
     """Systems under names of one's own: paths as `read_systems` takes them, or scores in memory.
 
@@ -75,10 +83,9 @@ def named_systems(
         raise ListconError(f"{empty[0]}: the path is '' (empty): give a run's folder, or a TREC run file")
     given = {name: Path(run) if isinstance(run, (str, Path)) else run for name, run in runs.items()}
     folders = {run for run in given.values() if isinstance(run, Path) and not run.is_file()}
-    if qrels is not None and all(isinstance(run, Path) and run in folders for run in given.values()):
-        raise ListconError("qrels are for TREC run files and scores in memory, and none was given: leave them out")
     by_folder = _systems_in({folder: load_results(folder, metrics) for folder in folders})
     results = [result for own in by_folder.values() for system in own for result in system.values()]
+    results += [result for system in beside for result in system.results]
     found = []
     for name, run in given.items():
         if not isinstance(run, Path) or run not in by_folder:
@@ -93,7 +100,10 @@ def named_systems(
 
 
 def read_systems(
-    paths: Sequence[Path], qrels: "Path | IdTable | None" = None, metrics: Sequence[str] = ()
+    paths: Sequence[Path],
+    qrels: "Path | IdTable | None" = None,
+    metrics: Sequence[str] = (),
+    beside: Sequence[ComparedSystem] = (),
 ) -> list[ComparedSystem]:
     """Read what is to be compared, in the order given.
 
@@ -104,6 +114,7 @@ def read_systems(
             What is given twice is read once.
         qrels: the judgements for TREC run files; by default a `qrels.trec` beside the file, or the compared runs' own.
         metrics: those of ir_measures that are to be compared.
+        beside: systems read before, with which these are compared: TREC run files are of their task.
 
     Raises:
         ListconError: something cannot be read, or the judgements of a TREC run are missing or not the runs' own.
@@ -120,6 +131,7 @@ def read_systems(
         raise ListconError(f"--qrels {qrels} is for TREC run files, and none was given: leave it out")
     systems = _systems_in(by_folder)
     results = [result for own in systems.values() for system in own for result in system.values()]
+    results += [result for system in beside for result in system.results]
     found: list[tuple[list[str], TaskRun | Mapping[str, Result]]] = []  # its names from the shortest, and what it is
     for path in once:
         if path in systems:
@@ -191,7 +203,7 @@ def _compared(label: str, runs: Mapping[str, Result]) -> ComparedSystem:
             values=read_per_query(run),
             load_rankings=partial(read_rankings, run),
             result=run,
-            path=run.folder,
+            path=run.folder / task,
         )
         for task, run in runs.items()
     }

@@ -61,9 +61,13 @@ def is_retrieval_folder(path: Path, split: str, subset: str = "default") -> bool
 
 
 def has_subset(folder: Path, subset: str) -> bool:
-    """Whether a folder has a corpus of a subset's name: `zh-corpus` or `corpus-zh`."""
-    own = {name for path in folder.iterdir() for name in (path.name if path.is_dir() else stem_of(path),)}
-    return not own.union(_configs(folder)).isdisjoint(_names_of_subset(subset, "corpus"))
+    """Whether a folder has a part of a subset's name, such as `zh-corpus` or `queries-zh`."""
+    return any(_has_part(folder, _names_of_subset(subset, part)) for part in _PART_NAMES)
+
+
+def _has_part(folder: Path, names: Iterable[str]) -> bool:
+    own = {path.name if path.is_dir() else stem_of(path) for path in folder.iterdir()}
+    return not own.union(_configs(folder)).isdisjoint(names)
 
 
 def _names_of_subset(subset: str, part: str) -> list[str]:
@@ -279,10 +283,14 @@ def _by_id(rows: Iterable[Row], kind: str) -> Iterator[tuple[str, Row]]:
 def _part_files(folder: Path, split: str, subset: str, part: str) -> list[Path]:
     """The files of a part of a subset: `zh-corpus` or `corpus-zh`; in a folder that does not name it, `corpus`.
 
+    Subsets can share one `corpus`.
+
     Raises:
         ListconError: README.md does not fit the folder, or the part is there twice, or not whole.
     """
-    names = _names_of_subset(subset, part) if has_subset(folder, subset) else _PART_NAMES[part]
+    own = _names_of_subset(subset, part)
+    is_own = _has_part(folder, own) if part == "corpus" else has_subset(folder, subset)
+    names = own if is_own else _PART_NAMES[part]
     configs = _configs(folder)
     for name in names:
         if name in configs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from mteb.abstasks.retrieval import AbsTaskRetrieval
     from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
+
+logger = logging.getLogger(__name__)
 
 Source = Literal["hub", "local", "local copy of official data", "packaged", "first stage"]
 LOCAL_SPLIT, DEFAULT_SUBSET = "test", "default"
@@ -173,13 +176,23 @@ class Task:
         return lists
 
     def check_measurable(self) -> None:
-        """Refuse data on which every order of the candidates gives the same numbers."""
+        """Refuse data on which every order of the candidates gives the same numbers; warn where nDCG alone differs."""
         lists = self.candidate_lists()
         if any(min(row.relevance, default=0) <= 0 < max(row.relevance, default=0) for row in lists):
             return
+        # Measures that know grades tell two relevant candidates apart, and take a judgement below 0 for one of 0.
+        if any(len({max(value, 0) for value in row.grades or row.relevance}) > 1 for row in lists):
+            logger.warning(
+                "%s: no query (of %s) has both a positive and a negative candidate: every order has the same MAP and "
+                "MRR; nDCG, which knows grades, differs (--metrics nDCG@10)",
+                self.name,
+                len(lists),
+            )
+            return
         where, remedy = self.location, "Give at least one query with both"
         if self.whole is not None:
-            where, remedy = self.name, "Give a larger --limit, or a lower --relevance"
+            remedies = ["a larger --limit"] * (self.limit is not None) + ["a lower --relevance"] * (self.relevance > 1)
+            where, remedy = self.name, f"Give {' or '.join(remedies)}"
         relevant = sum(any(value > 0 for value in row.relevance) for row in lists)
         irrelevant = sum(any(value <= 0 for value in row.relevance) for row in lists)
         raise ListconError(

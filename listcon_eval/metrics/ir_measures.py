@@ -22,6 +22,8 @@ _TRIAL: tuple[Judgements, Run] = (
     _TRIAL_RUN,
 )
 _MAX_NUMBER = 10**6
+# what the tools behind the library raise
+_ERRORS = (ValueError, TypeError, ArithmeticError, AssertionError, OSError, RuntimeError, subprocess.SubprocessError)
 
 
 def metric_names(given: str | Iterable[str], relevance: int = 1) -> list[str]:
@@ -99,9 +101,7 @@ def evaluate(names: Sequence[str], qrels: Judgements, run: Run, relevance: int =
         found = {
             (row.query_id, row.measure): row.value for row in ir_measures.iter_calc({*metrics.values()}, judged, ranks)
         }
-    except (
-        *(ValueError, TypeError, ArithmeticError, AssertionError, OSError, RuntimeError, subprocess.SubprocessError),
-    ) as error:
+    except _ERRORS as error:
         raise ListconError(f"ir_measures cannot compute {' '.join(names)}: {error}") from error
     for name, metric in metrics.items():
         if undefined := [query_id for number, query_id in enumerate(run) if (str(number), metric) not in found]:

@@ -80,6 +80,21 @@ class TaskResults:
         """Candidates a query, (Q,)."""
         return np.array([len(self.candidates[query_id].doc_ids) for query_id in self.query_ids])
 
+    @cached_property
+    def relevant(self) -> Mapping[str, Sequence[str]]:
+        """Each query's relevant documents: of the data's candidates, then those that only a system's run has."""
+        return {
+            query_id: [
+                *dict.fromkeys(
+                    doc_id
+                    for rankings in (self.candidates, *(system.rankings for system in self.systems))
+                    for doc_id, value in zip(rankings[query_id].doc_ids, rankings[query_id].relevance, strict=True)
+                    if value > 0
+                )
+            ]
+            for query_id in self.query_ids
+        }
+
     @property
     def candidates(self) -> Mapping[str, RankedQuery]:
         """Each query with its candidates in the data's order, if that is known: a TREC run does not have it."""
@@ -252,7 +267,7 @@ def ranks_of_relevant(results: TaskResults, system: SystemRun) -> NDArray[np.int
     for query_id in results.query_ids:
         entry = system.rankings[query_id]
         own = dict(zip(entry.doc_ids, tied_ranks(entry.final_scores).tolist(), strict=True))
-        ranks += [own.get(doc_id, [NOT_RANKED, NOT_RANKED]) for doc_id in _relevant(results, query_id)]
+        ranks += [own.get(doc_id, [NOT_RANKED, NOT_RANKED]) for doc_id in results.relevant[query_id]]
     return np.array(ranks, dtype=np.int64).reshape(-1, 2)
 
 
@@ -261,17 +276,8 @@ def candidate_places(results: TaskResults) -> NDArray[np.int64]:
     places = []
     for query_id in results.query_ids:
         own = {doc_id: place for place, doc_id in enumerate(results.candidates[query_id].doc_ids, start=1)}
-        places += [own.get(doc_id, NOT_RANKED) for doc_id in _relevant(results, query_id)]
+        places += [own.get(doc_id, NOT_RANKED) for doc_id in results.relevant[query_id]]
     return np.repeat(np.array(places, dtype=np.int64)[:, None], 2, axis=1)
-
-
-def _relevant(results: TaskResults, query_id: str) -> list[str]:
-    """The relevant documents of a query: of the data's candidates, and of all systems."""
-    entries = [results.candidates[query_id], *(system.rankings[query_id] for system in results.systems)]
-    relevant = (
-        doc_id for entry in entries for doc_id, value in zip(entry.doc_ids, entry.relevance, strict=True) if value > 0
-    )
-    return list(dict.fromkeys(relevant))
 
 
 def positives_first(results: TaskResults) -> tuple[int, int]:

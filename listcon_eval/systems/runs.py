@@ -30,7 +30,7 @@ class RunFile(System):
     """The scores of a TREC run file.
 
     Query and document ids have to be those of the task, and every query that has candidates has to be in the file. A
-    query that the task does not have is left out, with a warning.
+    query that has no candidates in the task is left out, with a warning.
 
     A candidate that the file does not list counts as not retrieved, as in trec_eval: it has no rank. Tools cut their
     runs at some rank, so this is common; a warning and `Ranking.observed` say how many there are.
@@ -59,7 +59,10 @@ class RunFile(System):
             run = self._read(lists)
             if more := len(run.keys() - {row.query_id for row in lists}):
                 logger.warning(
-                    "%s has %s more than %s: left out", self.path, count_of(more, "query"), context.task.name
+                    "%s has %s that %s has no candidates for: left out",
+                    self.path,
+                    count_of(more, "query"),
+                    context.task.name,
                 )
             ranked = [
                 ranked_list([run[row.query_id].get(doc_id, NOT_RETRIEVED) for doc_id in row.doc_ids]) for row in lists

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -162,8 +163,9 @@ def test_show_has_texts_scores_labels_and_rounds(output: Path) -> None:
 
 def test_show_reads_packaged_texts_again(output: Path) -> None:
     row = mini_task("MiniMedicalB").candidate_lists()[0]
-    shown = show_query(one(output, "iterative", "MiniMedicalB"), row.query_id)
-    assert {passage.text for passage in shown.passages} == set(row.passages)
+    for data in (None, Path(str(resources.files("listcon_eval.data"))) / "mini" / "MiniMedicalB.jsonl"):
+        shown = show_query(one(output, "iterative", "MiniMedicalB"), row.query_id, data=data)
+        assert {passage.text for passage in shown.passages} == set(row.passages)
 
 
 def test_show_says_why_there_are_no_texts(output: Path, tmp_path: Path) -> None:

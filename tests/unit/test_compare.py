@@ -16,7 +16,7 @@ from listcon_eval.comparison.render import Comparison, as_json, split_signatures
 from listcon_eval.comparison.statistics import count_wins, holm, mean_intervals, randomisation_test, resamples_for
 from listcon_eval.comparison.systems import ranks_of_relevant
 from listcon_eval.data import mini_task
-from listcon_eval.data.trec import read_qrels
+from listcon_eval.data.trec import read_qrels, read_trec_run
 from listcon_eval.errors import ListconError
 from listcon_eval.evaluation import evaluate
 from listcon_eval.metrics import Measure
@@ -458,10 +458,14 @@ def test_a_path_to_test_against_that_is_among_the_runs_is_that_run(tmp_path: Pat
         evaluate(model, "MiniWeb", output=tmp_path / name)
     old, new = tmp_path / "old", tmp_path / "new"
     for runs in ({"new": new, "old": old}, read_systems([new, old]), [new, old]):
-        found = compare(runs, ["cmteb:map"], against=old, with_bounds=True)
-        assert len(found.labels) == 2
-        (pair,) = found.tasks[0].pairs
-        assert pair.corrected == pair.p
+        for place in (old, next(old.rglob("MiniWeb"))):
+            found = compare(runs, ["cmteb:map"], against=place, with_bounds=True)
+            assert len(found.labels) == 2
+            (pair,) = found.tasks[0].pairs
+            assert pair.corrected == pair.p
+    evaluate("random:2", "MiniWeb", output=old)
+    with pytest.raises(ListconError, match=r"old holds 2 systems .*: name the one to test against"):
+        compare([*read_systems([old])[:1], new], against=old)
     file = next(old.rglob("run.trec"))
     scores = {"file": file, "new": next(new.rglob("run.trec"))}
     assert len(compare(scores, against=file, qrels=file.with_name("qrels.trec")).labels) == 2
@@ -474,6 +478,25 @@ def test_judgements_without_anything_to_judge_are_refused(tmp_path: Path) -> Non
     for runs in (paths, read_systems(list(paths.values()))):
         with pytest.raises(ListconError, match="qrels are for TREC run files and scores in memory, and none was given"):
             compare(runs, qrels={"nonsense": {"x": 1}})
+    with pytest.raises(ListconError, match="systems to compare: 0"):
+        compare([], qrels={"nonsense": {"x": 1}})
+
+
+def test_a_run_file_or_scores_to_test_against_folders(tmp_path: Path) -> None:
+    (old,) = evaluate("bm25", "MiniWeb", output=tmp_path / "old").results
+    (new,) = evaluate("random:1", "MiniWeb", output=tmp_path / "new").results
+    file, judged = Path(shutil.copy(new.file("run.trec"), tmp_path / "their.trec")), new.file("qrels.trec")
+    scores = read_trec_run(file)
+    for runs, against, qrels in (
+        ({"old": old.folder}, file, judged),
+        (read_systems([old.folder]), file, judged),
+        (read_systems([old.folder]), file, None),
+        ({"mine": scores}, old.folder, judged),
+        ({"mine": scores}, old.folder, None),
+    ):
+        (task,) = compare(runs, against=against, qrels=qrels).tasks
+        assert task.task == "MiniWeb"
+        assert len(task.pairs) == len(task.measures)
 
 
 def test_judgements_far_below_zero_are_measured_as_not_relevant(tmp_path: Path) -> None:

@@ -238,3 +238,28 @@ def test_a_trial_on_which_every_order_is_equal_is_refused() -> None:
     message = r"mine-first1: no query \(of 1\) has both .*nothing can be measured. Give a larger --limit"
     with pytest.raises(ListconError, match=message):
         task.variant(limit=1)
+
+
+def test_grades_alone_can_tell_candidates_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    judged = {"equal": (2, 2), "graded": (3, 1), "below": (-1, 0)}
+    parts: dict[str, list[dict[str, Any]]] = {
+        "corpus": [{"_id": name, "text": name} for name in ("d0", "d1")],
+        "queries": [{"_id": name, "text": name} for name in judged],
+        "qrels": [
+            {"query-id": query_id, "corpus-id": f"d{place}", "score": grade}
+            for query_id, grades in judged.items()
+            for place, grade in enumerate(grades)
+        ],
+        "top_ranked": [{"query-id": query_id, "corpus-ids": ["d0", "d1"]} for query_id in judged],
+    }
+    for part, rows in parts.items():
+        (tmp_path / f"{part}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    task = local_task(tmp_path, name="mine")
+    assert "mine: no query (of 3) has both a positive and a negative candidate: every order has the same" in caplog.text
+    assert task.variant(limit=2).candidate_lists()[1].relevance == (3, 1)
+    assert task.variant(limit=2, relevance=2).candidate_lists()[1].grades == (3, 1)
+    for relevance, remedy in ((1, "a larger --limit"), (2, "a larger --limit or a lower --relevance")):
+        with pytest.raises(ListconError, match=rf"nothing can be measured\. Give {remedy}\.$"):
+            task.variant(limit=1, relevance=relevance)
+    (tmp_path / "top_ranked.jsonl").write_text('{"query-id": "below", "corpus-ids": ["d0", "d1"]}\n')
+    assert "nothing can be measured" in refused(tmp_path)

@@ -125,13 +125,21 @@ def test_a_subset_is_read_where_there_is_one_of_its_name_and_whole(tmp_path: Pat
     if plain_too:
         write_parts(tmp_path / "moon", queries=[{"_id": "q1", "text": "太阳"}, {"_id": "q2", "text": "鸡蛋"}])
     assert local_task(tmp_path / "moon", subset="zh").candidate_lists()[0].query == "月亮"
-    with pytest.raises(ListconError, match=r"moon\[ja\]: only a folder .* has no corpus of 'ja'"):
+    with pytest.raises(ListconError, match=r"moon\[ja\]: only a folder .* has no part of 'ja'"):
         local_task(tmp_path / "moon", subset="ja")
     with pytest.raises(ListconError, match="was given as a copy of T2Reranking, whose subset is default"):
         local_task(tmp_path / "moon", claim="T2Reranking", subset="zh")
     (tmp_path / "moon" / "zh-top_ranked.jsonl").unlink()
     with pytest.raises(ListconError, match=r"no part 'zh-top_ranked'; expected zh-top_ranked\.jsonl"):
         local_task(tmp_path / "moon", subset="zh")
+
+
+def test_subsets_can_share_a_corpus(tmp_path: Path) -> None:
+    for part, rows in PARTS.items():
+        write(tmp_path / "moon" / f"{'' if part == 'corpus' else 'zh-'}{part}.jsonl", rows)
+    assert local_task(tmp_path / "moon", subset="zh").candidate_lists()[0].query == "月亮"
+    with pytest.raises(ListconError, match=r"moon\[ja\]: only a folder .* has no part of 'ja'"):
+        local_task(tmp_path / "moon", subset="ja")
 
 
 @pytest.mark.parametrize("second", ["corpus.parquet", "corpus/test.jsonl", "query.jsonl", "queries/a.jsonl"])

@@ -301,7 +301,7 @@ def test_a_trial_takes_its_queries_out_of_a_run_of_all(tmp_path: Path, caplog: p
     rows = lists()
     path = write_run(tmp_path / "their.run", rows)
     assert ranked(RunFile(path), rows[:2]) == ranked(RunFile(path), rows)[:2]
-    assert "their.run has 1 query more than T2Reranking: left out" in caplog.text
+    assert "their.run has 1 query that T2Reranking has no candidates for: left out" in caplog.text
 
 
 def test_a_query_without_candidates_needs_no_line(tmp_path: Path) -> None:
