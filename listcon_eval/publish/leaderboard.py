@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from mteb.models.model_meta import ModelMeta
 
 from listcon_eval import mteb_compat
-from listcon_eval.data import CARD_TASKS, Task, official_tasks
+from listcon_eval.data import CARD_TASKS, Task, official_task, official_tasks
 from listcon_eval.data.mteb_tasks import mteb_name
 from listcon_eval.errors import ListconError, did_you_mean
 from listcon_eval.files import check_writable, write_bytes, write_text
@@ -83,8 +83,7 @@ def export_leaderboard(
         name = mteb_compat.experiment_name(ModelMeta.model_validate(metas[1]))
         places.append((folder / "experiments" / name, experiments))
     for place, own in places:
-        others = {path.stem for path in place.glob("*.json")} - {Path(META).stem, *(result.mteb_task for result in own)}
-        if others:
+        if others := {*_exported(place)} - {result.task for result in own}:
             reasons.append(
                 f"{place} holds results of {', '.join(sorted(others))}, which are not among these runs, and its "
                 f"{SETTINGS} and {META} would no longer be theirs: export all runs together, or into another folder"
@@ -103,6 +102,19 @@ def _unknown_data(name: str, known: Mapping[str, str]) -> str:
         f"--trained-on {name}: mteb knows no task or data set of this name{hint}, and so would count the model as "
         "zero-shot: give names of mteb, and leave out data that it does not know"
     )
+
+
+def _exported(folder: Path) -> Iterator[str]:
+    """The tasks, with subset and split, of which a folder has results; the name alone of a file that is none."""
+    for path in folder.glob("*.json"):
+        if path.name == META:
+            continue
+        try:
+            scores = json.loads(path.read_text(encoding="utf-8"))["scores"]
+            parts = [(entry["hf_subset"], split) for split, entries in scores.items() for entry in entries]
+            yield from [official_task(f"{path.stem}[{subset}][{split}]").name for subset, split in parts]
+        except (ListconError, ValueError, KeyError, TypeError, AttributeError):
+            yield path.stem
 
 
 def _write(folder: Path, results: Sequence[Result], meta: Mapping[str, Any]) -> None:

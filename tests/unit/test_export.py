@@ -105,6 +105,9 @@ def test_results_of_other_tasks_are_not_orphaned(official: Path, tmp_path: Path)
         export_leaderboard([chosen(official).folder], tmp_path, mode="iterative", training_data=[])
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json*")} == before
     export_leaderboard([official], tmp_path, training_data=[])
+    next(tmp_path.rglob("model_meta.json")).with_name("notes.json").write_text("[]")
+    with pytest.raises(ListconError, match="holds results of notes, which are not among these runs"):
+        export_leaderboard([official], tmp_path, training_data=[])
 
 
 def test_what_the_results_repository_checks_is_said(official: Path, tmp_path: Path) -> None:
@@ -207,6 +210,8 @@ def test_subsets_of_a_task_go_into_one_json_and_missing_ones_are_named(tmp_path:
     assert {split: sorted(str(entry["hf_subset"]) for entry in entries) for split, entries in scores.items()} == {
         "test": ["fr", "zh"]
     }
+    with pytest.raises(ListconError, match=r"holds results of XGlueWPRReranking\[zh\]\[test\], which are not among"):
+        export_leaderboard([*(tmp_path / "results").rglob("*[[]fr[]]*[0-9a-f]")], tmp_path / "out", training_data=[])
     (remark,) = [remark for remark in exported.remarks if remark.startswith("not among the runs")]
     assert "XGlueWPRReranking[de][test]" in remark
     assert "T2Reranking" not in remark
