@@ -25,10 +25,9 @@ from listcon_eval.comparison.statistics import (
 from listcon_eval.comparison.systems import (
     ComparedSystem,
     TaskRun,
+    compared_systems,
     find_system,
-    named_systems,
     ranks_of_relevant,
-    read_systems,
 )
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.metrics import Measure, metrics_of
@@ -62,8 +61,8 @@ def compare(
             score, or a DataFrame with columns `query_id`, `doc_id`, `score`.
         measures: what to compare by, as `cmteb:map`; by default the `DEFAULT_MEASURES` and the task's main score, as
             far as all runs of the task have values of them by query.
-        against: test all others against this system alone: a path, a part of its label, or the system.
-            None: every pair is tested.
+        against: test all others against this system alone: a path, a part of its label, or the system; it is compared
+            too if it is not among `runs`. None: every pair is tested.
         qrels: the judgements of TREC run files and of scores in memory: a file, query id -> document id -> relevance,
             or a DataFrame with columns `query_id`, `doc_id`, `relevance`. By default a `qrels.trec` beside a file, or
             the compared runs' own.
@@ -86,6 +85,7 @@ def compare(
     if with_bounds and not any(system.is_bound for system in systems):
         raise ListconError("the bounds were asked for, and no run is of random or oracle: run them, or leave that out")
     lettered = dict(zip(LETTERS, systems, strict=False))
+    tested = next((letter for letter, system in lettered.items() if system is base), None)
     by_task: dict[str, dict[str, TaskRun]] = {}
     for letter, system in lettered.items():
         for name, run in system.tasks.items():
@@ -99,10 +99,10 @@ def compare(
     for name, own in shared.items():
         by_label = {labels[letter]: run for letter, run in own.items()}
         check_comparable(name, by_label)
-        tested = [letter for letter in own if with_bounds or not lettered[letter].is_bound]
-        pairs = list(combinations(tested, 2))
-        if base is not None:
-            pairs = [(base, letter) for letter in tested if base in own and letter != base]
+        letters = [letter for letter in own if with_bounds or not lettered[letter].is_bound]
+        pairs = list(combinations(letters, 2))
+        if tested is not None:
+            pairs = [(tested, letter) for letter in letters if tested in own and letter != tested]
         chosen = _measures_of(name, by_label, wanted)
         tasks.append(
             _compare_task(
@@ -123,38 +123,17 @@ def _read(
     against: ComparedSystem | str | Path | None,
     qrels: Path | Mapping[str, Any] | pd.DataFrame | None,
     metrics: Sequence[str],
-) -> tuple[list[ComparedSystem], str | None]:
-    """The systems, and the letter of the one to test against."""
-    named = runs if isinstance(runs, Mapping) else {}
-    given = [run for run in runs if isinstance(run, ComparedSystem)]
-    paths = [] if named else [Path(run) for run in runs if not isinstance(run, ComparedSystem)]
-    is_path = isinstance(against, Path) or (
-        isinstance(against, str) and against not in (*named, *(run.label for run in given)) and Path(against).exists()
-    )
-    base = [Path(str(against))] if is_path else []
-    judged = [run for run in (*named.values(), *paths, *base) if not _is_folder(run)]
-    if runs and qrels is not None and not judged:
-        raise ListconError("qrels are for TREC run files and scores in memory, and none was given: leave them out")
-    held = read_systems([path for path in base if path.is_dir()], metrics=metrics)
-    if len(held) > 1:
-        labels = "; ".join(system.label for system in held)
-        raise ListconError(f"{against} holds {len(held)} systems ({labels}): name the one to test against")
-    given += named_systems(named, qrels, metrics, [*given, *held])
-    if base and len(own := [run for run in given if run.is_in(base[0])]) == 1:
-        against, base = own[0], []
-    paths = base + paths
-    needs_qrels = not all(map(_is_folder, paths))
-    systems = [*read_systems(paths, qrels if needs_qrels else None, metrics, given), *given]
-    if against is None or base:
-        return systems, LETTERS[0] if base else None
-    chosen = against if isinstance(against, ComparedSystem) else find_system(systems, str(against))
-    if chosen not in systems:
-        raise ListconError(f"{chosen.label}, to test the others against, is not among the runs: give it with them")
-    return systems, LETTERS[systems.index(chosen)]
-
-
-def _is_folder(run: object) -> bool:
-    return isinstance(run, str | Path) and Path(run).is_dir()
+) -> tuple[list[ComparedSystem], ComparedSystem | None]:
+    """The systems, and the one to test against."""
+    entries = runs.items() if isinstance(runs, Mapping) else [(None, run) for run in runs]
+    if empty := [name for name, run in entries if isinstance(run, str) and not run]:
+        raise ListconError(f"{empty[0] or 'runs'}: the path is '' (empty): give a run's folder, or a TREC run file")
+    given = [(name, Path(run) if isinstance(run, str) else run) for name, run in entries]
+    labels = {run.label if isinstance(run, ComparedSystem) and name is None else name for name, run in given}
+    if isinstance(against, str) and (against in labels or not Path(against).exists()):
+        systems, _ = compared_systems(given, qrels=qrels, metrics=metrics)
+        return systems, find_system(systems, against)
+    return compared_systems(given, Path(against) if isinstance(against, str) else against, qrels=qrels, metrics=metrics)
 
 
 def check_comparable(task: str, runs: Mapping[str, TaskRun]) -> None:

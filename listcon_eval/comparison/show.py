@@ -107,7 +107,9 @@ def read_texts(
         if source.source == "first stage":
             ranked = {doc_id for entry in rankings.values() for doc_id in entry.doc_ids}
             if hash_of_documents({doc_id: documents.get(doc_id, "") for doc_id in ranked}) != source.texts:
-                raise ListconError(f"{task.location} is not the run's data: its texts of what was ranked are others")
+                raise ListconError(
+                    f"{task.location} is not the run's data: the texts of the ranked documents are not the same"
+                )
         else:
             by_content = task.content and source.content
             wanted, now = (source.content, task.content) if by_content else (result.data_revision, task.revision)

@@ -3,11 +3,11 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from listcon_eval.data.mteb_tasks import leaves_out_own_documents
 from listcon_eval.data.trec import note_of_ranks, read_qrels, read_trec_run, short_hash
@@ -39,7 +39,7 @@ class TaskRun:
     # reads the ranked candidates, by query id; they are large and seldom needed
     load_rankings: Callable[[], Mapping[str, RankedQuery]]
     result: Result | None = None  # the result of this package; None for a TREC run file
-    path: Path | None = None  # its folder, or its TREC run file; None for scores in memory
+    path: Path | None = None  # the task's folder in the run's, or the TREC run file; None for scores in memory
     notes: tuple[str, ...] = ()  # what has to be known of the numbers, such as queries that a TREC run file lacks
 
     @property
@@ -57,53 +57,25 @@ class ComparedSystem:
     tasks: Mapping[str, TaskRun]  # task -> its run
     is_bound: bool = False  # whether it is the random order or the oracle, which are tested only when asked for
 
-    def is_in(self, path: Path) -> bool:
-        """Whether all of its runs are of a TREC run file, or in a folder."""
-        paths = [run.path for run in self.tasks.values()]
-        return bool(paths) and all(own is not None and own.resolve().is_relative_to(path.resolve()) for own in paths)
-
     @property
-    def results(self) -> list[Result]:
-        """Its runs that are results of this package."""
-        return [run.result for run in self.tasks.values() if run.result is not None]
+    def places(self) -> set[Path]:
+        """Where its runs are, the paths resolved; those of scores in memory are nowhere."""
+        return {run.path.resolve() for run in self.tasks.values() if run.path is not None}
 
 
-def named_systems(
-    runs: "Mapping[str, str | Path | IdTable]",
-    qrels: "Path | IdTable | None" = None,
-    metrics: Sequence[str] = (),
-    beside: Sequence[ComparedSystem] = (),
-) -> list[ComparedSystem]:
-    """Systems under names of one's own: paths as `read_systems` takes them, or scores in memory.
+@dataclass
+class _Found:
+    """A system, and what it can be called, the shortest name first."""
 
-    Raises:
-        ListconError: as `read_systems`, or a path holds several systems.
-    """
-    if empty := [name for name, run in runs.items() if isinstance(run, str) and not run]:
-        raise ListconError(f"{empty[0]}: the path is '' (empty): give a run's folder, or a TREC run file")
-    given = {name: Path(run) if isinstance(run, (str, Path)) else run for name, run in runs.items()}
-    folders = {run for run in given.values() if isinstance(run, Path) and not run.is_file()}
-    by_folder = _systems_in({folder: load_results(folder, metrics) for folder in folders})
-    results = [result for own in by_folder.values() for system in own for result in system.values()]
-    results += [result for system in beside for result in system.results]
-    found = []
-    for name, run in given.items():
-        if not isinstance(run, Path) or run not in by_folder:
-            scored = _scored_run(name, run, qrels, results)
-            found.append(ComparedSystem(name, {scored.task: scored}))
-        elif len(own := by_folder[run]) == 1:
-            found.append(_compared(name, own[0]))
-        else:
-            names = "; ".join(system.label for system in read_systems([run]))
-            raise ListconError(f"{name}: {run} holds {len(own)} systems ({names}): give the folder of one of them")
-    return found
+    names: Sequence[str]
+    system: ComparedSystem
+
+
+Given: TypeAlias = "Path | IdTable | ComparedSystem"
 
 
 def read_systems(
-    paths: Sequence[Path],
-    qrels: "Path | IdTable | None" = None,
-    metrics: Sequence[str] = (),
-    beside: Sequence[ComparedSystem] = (),
+    paths: Sequence[Path], qrels: "Path | IdTable | None" = None, metrics: Sequence[str] = ()
 ) -> list[ComparedSystem]:
     """Read what is to be compared, in the order given.
 
@@ -114,36 +86,120 @@ def read_systems(
             What is given twice is read once.
         qrels: the judgements for TREC run files; by default a `qrels.trec` beside the file, or the compared runs' own.
         metrics: those of ir_measures that are to be compared.
-        beside: systems read before, with which these are compared: TREC run files are of their task.
 
     Raises:
-        ListconError: something cannot be read, or the judgements of a TREC run are missing or not the runs' own.
+        ListconError: something cannot be read, or the judgements of a TREC run are missing, not the runs' own, or not
+            needed.
     """
-    once = list({path.resolve(): path for path in paths}.values())
-    by_folder: dict[Path, list[Result]] = {}
-    seen: set[Path] = set()
-    for path in once:
-        if not path.is_file():
-            own = load_results(path, metrics)
-            by_folder[path] = [result for result in own if result.folder.resolve() not in seen]
-            seen |= {result.folder.resolve() for result in own}
-    if qrels is not None and by_folder and len(by_folder) == len(once):
-        raise ListconError(f"--qrels {qrels} is for TREC run files, and none was given: leave it out")
-    systems = _systems_in(by_folder)
-    results = [result for own in systems.values() for system in own for result in system.values()]
-    results += [result for system in beside for result in system.results]
-    found: list[tuple[list[str], TaskRun | Mapping[str, Result]]] = []  # its names from the shortest, and what it is
-    for path in once:
-        if path in systems:
-            found += [(_names(next(iter(system.values())), path), system) for system in systems[path]]
+    return compared_systems([(None, path) for path in paths], qrels=qrels, metrics=metrics)[0]
+
+
+def compared_systems(
+    given: Sequence[tuple[str | None, Given]],
+    base: Path | ComparedSystem | None = None,
+    *,
+    qrels: "Path | IdTable | None" = None,
+    metrics: Sequence[str] = (),
+) -> tuple[list[ComparedSystem], ComparedSystem | None]:
+    """The systems to compare, under labels of which no two are the same, and the one to test against.
+
+    Args:
+        given: paths as `read_systems` takes them, scores in memory, or systems that were read before; each under a
+            name of its own, when it is one system, or None.
+        base: the one to test against. It is one of the others if it has a run in common with it, and comes first if
+            it has none.
+        qrels: as `read_systems`.
+        metrics: as `read_systems`.
+
+    Raises:
+        ListconError: as `read_systems`, a name or `base` stands for several systems, or two have one name.
+    """
+    read = _read([*given, *([] if base is None else [(None, base)])], qrels, metrics)
+    found: list[_Found] = []
+    for (name, one), own in zip(given, read, strict=False):
+        if name is not None:
+            found.append(_Found([name], _only(own, f"{name}: {one}")))
+            continue
+        for new in own:
+            if (same := _same_system(found, new)) is None:
+                found.append(new)
+            else:
+                same.system = _with_runs_of(same.system, new.system)
+    tested = None
+    if base is not None:
+        new = _Found(read[-1][0].names, _only(read[-1], str(base)))
+        if (tested := _same_system(found, new)) is None:
+            tested = new
+            found.insert(0, new)
         else:
-            found.append(([path.stem, f"{path.stem} ({path})"], _scored_run(str(path), path, qrels, results)))
-    uses = Counter(name for names, _ in found for name in {*names})
-    labels = [next((name for name in names if uses[name] == 1), names[-1]) for names, _ in found]
-    return [
-        ComparedSystem(label, {run.task: run}) if isinstance(run, TaskRun) else _compared(label, run)
-        for label, (_, run) in zip(labels, found, strict=True)
-    ]
+            tested.system = _with_runs_of(tested.system, new.system)
+    labels = _labels(found)
+    if repeated := [label for label, times in Counter(labels).items() if times > 1]:
+        raise ListconError(
+            f"two of the systems are called {repeated[0]}: give each a name of its own, compare({{name: run, ...}})"
+        )
+    systems = [replace(one.system, label=label) for label, one in zip(labels, found, strict=True)]
+    return systems, None if tested is None else systems[[one is tested for one in found].index(True)]
+
+
+def _read(
+    entries: Sequence[tuple[str | None, Given]], qrels: "Path | IdTable | None", metrics: Sequence[str]
+) -> list[list[_Found]]:
+    """The systems of each entry: several of a folder, one of anything else."""
+    folders = {one.resolve(): one for _, one in entries if isinstance(one, Path) and not one.is_file()}
+    in_folders = _systems_in({place: load_results(folder, metrics) for place, folder in folders.items()})
+    results = [result for own in in_folders.values() for system in own for result in system.values()]
+    read_before = [one for _, one in entries if isinstance(one, ComparedSystem)]
+    others = [run.result for system in read_before for run in system.tasks.values() if run.result is not None]
+    if not results and len({result.task for result in others}) == 1:
+        results = others  # scores are of the task of the runs beside them; of several tasks it could be any
+    files = {place: system for system in read_before for place in system.places}
+    found = []
+    is_scored = False
+    for name, one in entries:
+        if isinstance(one, ComparedSystem):
+            names = [one.label, *(f"{one.label} ({place})" for place in sorted(one.places)[:1])]
+            found.append([_Found(names, one)])
+        elif isinstance(one, Path) and not one.is_file():
+            systems = in_folders[one.resolve()]
+            found.append([_Found(_names(next(iter(runs.values())), one), _compared(runs)) for runs in systems])
+        elif isinstance(one, Path) and one.resolve() in files:
+            found.append([_Found([one.stem, f"{one.stem} ({one})"], files[one.resolve()])])
+        else:
+            run, is_scored = _scored_run(name or str(one), one, qrels, results), True
+            system = ComparedSystem(name or str(one), {run.task: run})
+            names = [one.stem, f"{one.stem} ({one})"] if isinstance(one, Path) else [system.label]
+            files |= dict.fromkeys(system.places, system)
+            found.append([_Found(names, system)])
+    if qrels is not None and entries and not is_scored:
+        raise ListconError("qrels are for TREC run files and scores in memory, and none was given: leave them out")
+    return found
+
+
+def _only(found: Sequence[_Found], given: str) -> ComparedSystem:
+    if len(found) > 1:
+        names = "; ".join(_labels(found))
+        raise ListconError(f"{given} holds {len(found)} systems ({names}): give the folder of one of them")
+    return found[0].system
+
+
+def _same_system(found: Sequence[_Found], new: _Found) -> _Found | None:
+    """The first that has a run in common with a new one, or is that one."""
+    return next(
+        (one for one in found if one.system is new.system or not one.system.places.isdisjoint(new.system.places)),
+        None,
+    )
+
+
+def _with_runs_of(system: ComparedSystem, other: ComparedSystem) -> ComparedSystem:
+    """A system with the other's runs of tasks that it has none of."""
+    return system if system is other else replace(system, tasks={**other.tasks, **system.tasks})
+
+
+def _labels(found: Sequence[_Found]) -> list[str]:
+    """Each system's shortest name that is no other's, or its longest."""
+    uses = Counter(name for one in found for name in {*one.names})
+    return [next((name for name in one.names if uses[name] == 1), one.names[-1]) for one in found]
 
 
 def _systems_in(folders: Mapping[Path, Sequence[Result]]) -> dict[Path, list[dict[str, Result]]]:
@@ -193,8 +249,8 @@ def _finished(result: Result) -> datetime:
     return result.finished
 
 
-def _compared(label: str, runs: Mapping[str, Result]) -> ComparedSystem:
-    """A system by its label, with its run of each task."""
+def _compared(runs: Mapping[str, Result]) -> ComparedSystem:
+    """A system with its run of each task."""
     read = {
         task: TaskRun(
             task=task,
@@ -207,7 +263,8 @@ def _compared(label: str, runs: Mapping[str, Result]) -> ComparedSystem:
         )
         for task, run in runs.items()
     }
-    return ComparedSystem(label, read, any(run.kind in ("random", "oracle") for run in runs.values()))
+    first = next(iter(runs.values()))
+    return ComparedSystem(first.system, read, any(run.kind in ("random", "oracle") for run in runs.values()))
 
 
 def find_system(systems: Sequence[ComparedSystem], name: str) -> ComparedSystem:

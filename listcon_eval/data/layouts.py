@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from listcon_eval.data.rows import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 
+_DEFAULT = "default"  # mteb's name of the only subset
 _ORIGINAL_COLUMNS = ("query", "positive", "negative")
 # The names each part goes by; mteb calls the judgements' configuration "default" or "qrels".
 _PART_NAMES = {
@@ -43,7 +45,7 @@ Query = str | list[Any]
 """A query's text, or the turns of a conversation: texts, or objects with `role` and `content`."""
 
 
-def read_data(path: Path, split: str, subset: str = "default", *, needs_candidates: bool = True) -> RetrievalSplitData:
+def read_data(path: Path, split: str, subset: str = _DEFAULT, *, needs_candidates: bool = True) -> RetrievalSplitData:
     """Read a file or folder in either layout; one in mteb's may have no candidates unless they are needed.
 
     Raises:
@@ -51,18 +53,20 @@ def read_data(path: Path, split: str, subset: str = "default", *, needs_candidat
     """
     if is_retrieval_folder(path, split, subset):
         parts = {part: _part_files(path, split, subset, part) for part in _PART_NAMES}
-        return _read_retrieval(path, parts, f"{subset}-" if has_subset(path, subset) else "", needs_candidates)
+        prefix = f"{subset}-" if subset != _DEFAULT and has_subset(path, subset) else ""
+        return _read_retrieval(path, parts, prefix, needs_candidates)
     return data_of_lists(original_lists(original_rows(path, split), split))
 
 
-def is_retrieval_folder(path: Path, split: str, subset: str = "default") -> bool:
+def is_retrieval_folder(path: Path, split: str, subset: str = _DEFAULT) -> bool:
     """Whether a path is a folder in mteb's layout."""
     return path.is_dir() and bool(_part_files(path, split, subset, "corpus"))
 
 
 def has_subset(folder: Path, subset: str) -> bool:
-    """Whether a folder has a part of a subset's name, such as `zh-corpus` or `queries-zh`."""
-    return any(_has_part(folder, _names_of_subset(subset, part)) for part in _PART_NAMES)
+    """Whether a folder has a part of a subset's name, such as `zh-queries` or `queries-zh`, and a corpus for it."""
+    corpus = [*_names_of_subset(subset, "corpus"), *_PART_NAMES["corpus"]]
+    return _has_part(folder, corpus) and any(_has_part(folder, _names_of_subset(subset, part)) for part in _PART_NAMES)
 
 
 def _has_part(folder: Path, names: Iterable[str]) -> bool:
@@ -281,16 +285,18 @@ def _by_id(rows: Iterable[Row], kind: str) -> Iterator[tuple[str, Row]]:
 
 
 def _part_files(folder: Path, split: str, subset: str, part: str) -> list[Path]:
-    """The files of a part of a subset: `zh-corpus` or `corpus-zh`; in a folder that does not name it, `corpus`.
+    """The files of a part of a subset: `zh-queries` or `queries-zh`.
 
-    Subsets can share one `corpus`.
+    Subsets without a corpus of their own can share parts: what has no subset's name is read where it has none.
 
     Raises:
         ListconError: README.md does not fit the folder, or the part is there twice, or not whole.
     """
-    own = _names_of_subset(subset, part)
-    is_own = _has_part(folder, own) if part == "corpus" else has_subset(folder, subset)
-    names = own if is_own else _PART_NAMES[part]
+    names, shared = _names_of_subset(subset, part), [*_PART_NAMES[part]]
+    if subset == _DEFAULT:
+        names += shared
+    elif not _has_part(folder, [*names, *_names_of_subset(subset, "corpus")]):
+        names = shared
     configs = _configs(folder)
     for name in names:
         if name in configs:
@@ -306,16 +312,22 @@ def _part_files(folder: Path, split: str, subset: str, part: str) -> list[Path]:
 
 def _configs(folder: Path) -> dict[str, Any]:
     """Configuration name -> its `data_files`, from README.md."""
-    from huggingface_hub import RepoCard
-
     readme = folder / "README.md"
     if not readme.is_file():
         return {}
     try:
-        configs = RepoCard.load(readme, ignore_metadata_errors=True).data.to_dict().get("configs") or []
-        return {config["config_name"]: config["data_files"] for config in configs if "data_files" in config}
+        return _configs_in(readme.read_text(encoding="utf-8"))
     except Exception as error:  # PyYAML's errors, or a block of another shape: neither has one type
         raise ListconError(f"{readme}: the block between the '---' lines cannot be read ({error}).") from error
+
+
+@lru_cache(maxsize=1)  # every part asks again, and hundreds of configurations take a second
+def _configs_in(readme: str) -> dict[str, Any]:
+    from huggingface_hub import RepoCard
+
+    card: Any = RepoCard(readme, ignore_metadata_errors=True)
+    configs = card.data.to_dict().get("configs") or []
+    return {config["config_name"]: config["data_files"] for config in configs if "data_files" in config}
 
 
 def _configured_files(folder: Path, name: str, data_files: Any, split: str) -> list[Path]:  # noqa: ANN401 - YAML

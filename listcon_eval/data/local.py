@@ -93,8 +93,8 @@ def local_task(
     free = _free_name(given)
     if subset is not None and not (place.is_dir() and has_subset(place, subset)):
         raise ListconError(
-            f"{path}[{subset}]: only a folder in mteb's retrieval layout has subsets, and this one has no part of "
-            f"{subset!r}: give the file or folder itself"
+            f"{path}[{subset}]: only a folder in mteb's retrieval layout has subsets, and this one has no part "
+            f"'{subset}-queries' with a corpus: give the file or folder itself"
         )
     data = read_data(place, LOCAL_SPLIT, subset or DEFAULT_SUBSET, needs_candidates=not for_first_stage)
     task = loaded_task(data, free, str(path) + (f"[{subset}]" if subset else ""))

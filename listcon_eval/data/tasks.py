@@ -184,7 +184,7 @@ class Task:
         if any(len({max(value, 0) for value in row.grades or row.relevance}) > 1 for row in lists):
             logger.warning(
                 "%s: no query (of %s) has both a positive and a negative candidate: every order has the same MAP and "
-                "MRR; nDCG, which knows grades, differs (--metrics nDCG@10)",
+                "MRR. nDCG knows grades: choose --measure mteb:ndcg_at_10 where results are compared",
                 self.name,
                 len(lists),
             )

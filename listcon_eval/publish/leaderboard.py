@@ -85,8 +85,9 @@ def export_leaderboard(
     for place, own in places:
         if others := {*_exported(place)} - {result.task for result in own}:
             reasons.append(
-                f"{place} holds results of {', '.join(sorted(others))}, which are not among these runs, and its "
-                f"{SETTINGS} and {META} would no longer be theirs: export all runs together, or into another folder"
+                f"{place} holds results of {', '.join(sorted(others))}, which are not among these runs: they would be "
+                f"lost, or its {SETTINGS} and {META} no longer be theirs: export all runs together, or into another "
+                "folder"
             )
     if reasons:
         raise ListconError("not exported:\n" + "\n".join(f"  - {reason}" for reason in reasons))
@@ -105,16 +106,20 @@ def _unknown_data(name: str, known: Mapping[str, str]) -> str:
 
 
 def _exported(folder: Path) -> Iterator[str]:
-    """The tasks, with subset and split, of which a folder has results; the name alone of a file that is none."""
+    """The tasks, with subset and split, of which a folder has results; a file's own name if it is no result."""
     for path in folder.glob("*.json"):
         if path.name == META:
             continue
         try:
             scores = json.loads(path.read_text(encoding="utf-8"))["scores"]
-            parts = [(entry["hf_subset"], split) for split, entries in scores.items() for entry in entries]
-            yield from [official_task(f"{path.stem}[{subset}][{split}]").name for subset, split in parts]
-        except (ListconError, ValueError, KeyError, TypeError, AttributeError):
-            yield path.stem
+            parts = [f"{path.stem}[{entry['hf_subset']}][{split}]" for split in scores for entry in scores[split]]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            parts = []
+        for part in parts or [path.name]:
+            try:
+                yield official_task(part).name
+            except ListconError:
+                yield part
 
 
 def _write(folder: Path, results: Sequence[Result], meta: Mapping[str, Any]) -> None:

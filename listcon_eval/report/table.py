@@ -206,8 +206,9 @@ def read_tables(folder: Path, measure: str, *, with_published: bool = False) -> 
     tables = comparison_tables(results, measure=wanted, with_published=with_published)
     if not tables:
         raise ListconError(
-            f"no run in {folder} has {wanted}: a TREC run file and what a first stage retrieved have mteb's measures "
-            "alone (--measure mteb:main_score), and those of ir_measures are there when `run --metrics` asked for them"
+            f"no run in {folder} has {wanted}: what a first stage retrieved, and data on which no query has both a "
+            "relevant and another candidate, have mteb's measures alone (--measure mteb:main_score); those of "
+            "ir_measures are there when `run --metrics` asked for them"
         )
     return tables
 

@@ -4,6 +4,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -438,7 +439,7 @@ def test_what_to_test_against_is_one_system(tmp_path: Path) -> None:
     task = mini_task("MiniWeb")
     for model in ("bm25", "random"):
         evaluate(model, [task], output=tmp_path)
-    with pytest.raises(ListconError, match=r"holds 2 systems .*: name the one to test against"):
+    with pytest.raises(ListconError, match=r"holds 2 systems .*: give the folder of one of them"):
         compare([tmp_path], against=tmp_path)
     with pytest.raises(ListconError, match="against is ''; expected"):
         compare([tmp_path], against="")
@@ -453,50 +454,106 @@ def test_a_name_that_is_also_a_folder_is_the_system(tmp_path: Path, monkeypatch:
     assert sorted(found.labels) == ["new", "old"]
 
 
-def test_a_path_to_test_against_that_is_among_the_runs_is_that_run(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of BM25 (`old`) and a random order (`new`) on two tasks, and a TREC run file of one of the latter."""
+    folder = tmp_path_factory.mktemp("runs")
     for name, model in (("old", "bm25"), ("new", "random:1")):
-        evaluate(model, "MiniWeb", output=tmp_path / name)
-    old, new = tmp_path / "old", tmp_path / "new"
-    for runs in ({"new": new, "old": old}, read_systems([new, old]), [new, old]):
-        for place in (old, next(old.rglob("MiniWeb"))):
-            found = compare(runs, ["cmteb:map"], against=place, with_bounds=True)
-            assert len(found.labels) == 2
-            (pair,) = found.tasks[0].pairs
-            assert pair.corrected == pair.p
-    evaluate("random:2", "MiniWeb", output=old)
-    with pytest.raises(ListconError, match=r"old holds 2 systems .*: name the one to test against"):
-        compare([*read_systems([old])[:1], new], against=old)
-    file = next(old.rglob("run.trec"))
-    scores = {"file": file, "new": next(new.rglob("run.trec"))}
-    assert len(compare(scores, against=file, qrels=file.with_name("qrels.trec")).labels) == 2
+        results = evaluate(model, "MiniWeb,MiniSearch", output=folder / name).results
+        shutil.copy(results[0].file("run.trec"), folder / f"{name}.trec")
+        shutil.copy(results[0].file("qrels.trec"), folder / "judged.qrels")
+    return folder
 
 
-def test_judgements_without_anything_to_judge_are_refused(tmp_path: Path) -> None:
-    for name, model in (("old", "bm25"), ("new", "random:1")):
-        evaluate(model, "MiniWeb", output=tmp_path / name)
-    paths = {name: tmp_path / name for name in ("new", "old")}
-    for runs in (paths, read_systems(list(paths.values()))):
+def one_task(folder: Path) -> Path:
+    (found,) = (run for run in folder.rglob("*MiniWeb__*") if run.is_dir())
+    return found
+
+
+def pairs_of(
+    runs: object, against: object, qrels: object = None, *, with_bounds: bool = False
+) -> dict[str, list[tuple[str, str]]]:
+    options: dict[str, Any] = {"runs": runs, "against": against, "qrels": qrels, "with_bounds": with_bounds}
+    found = compare(measures=["mteb:map_at_1000"], **options)
+    labels = dict(zip("abcdefgh", found.labels, strict=False))
+    assert all(pair.p == pair.corrected for task in found.tasks for pair in task.pairs if len(task.pairs) == 1)
+    return {task.task: [(labels[pair.base], labels[pair.other]) for pair in task.pairs] for task in found.tasks}
+
+
+@pytest.mark.parametrize("read", ["named", "paths", "systems"])
+def test_what_is_tested_against_is_compared_once(runs: Path, read: str) -> None:
+    old, new = runs / "old", runs / "new"
+    given: Any = {
+        "named": {"new": new, "old": old},
+        "paths": [new, old],
+        "systems": read_systems([new, old]),
+    }[read]
+    labels = ("old", "new") if read == "named" else ("BM25 (characters)", "random order")
+    for against in (old, str(old), one_task(old), next(old.rglob("MiniSearch")), read_systems([old])[0]):
+        assert pairs_of(given, against, with_bounds=True) == {"MiniWeb": [labels], "MiniSearch": [labels]}
+    first = dict([*given.items()][:1]) if read == "named" else given[:1]
+    assert pairs_of(first, old, with_bounds=True) == {
+        task: [("BM25 (characters)", labels[1])] for task in ("MiniWeb", "MiniSearch")
+    }  # it is none of them
+
+
+def test_scores_are_of_the_task_of_what_they_are_compared_with(runs: Path) -> None:
+    file, judged, old, new = runs / "new.trec", runs / "judged.qrels", one_task(runs / "old"), runs / "new"
+    scores = read_trec_run(file)
+    for given, against, qrels, base in (
+        ({"theirs": old}, file, judged, "new"),
+        ({"theirs": file}, old, judged, "BM25 (characters)"),
+        ({"theirs": file}, old, None, "BM25 (characters)"),
+        ({"theirs": scores}, old, judged, "BM25 (characters)"),
+        ({"theirs": scores}, old, None, "BM25 (characters)"),
+        ({"theirs": scores}, read_systems([old])[0], None, "BM25 (characters)"),
+    ):
+        assert pairs_of(given, against, qrels) == {"MiniWeb": [(base, "theirs")]}
+    # The folders, and not systems of several tasks that were read before, say what task it is; or the judgements do.
+    found = pairs_of([*read_systems([new]), file], old, with_bounds=True)
+    assert found == {"MiniWeb": [("BM25 (characters)", "random order"), ("BM25 (characters)", "new")]}
+    assert pairs_of([*read_systems([new]), file, runs / "old.trec"], "old", judged) == {"judged": [("old", "new")]}
+    with pytest.raises(ListconError, match=r"new\.trec is a TREC run of one task, and the folders beside it hold 2"):
+        compare([new, file])
+
+
+def test_a_run_file_inside_the_folder_to_test_against_is_another_system(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "old", tmp_path / "old")
+    file = Path(shutil.copy(runs / "new.trec", tmp_path / "old" / "their.trec"))
+    for against in (one_task(tmp_path / "old"), read_systems([one_task(tmp_path / "old")])[0]):
+        found = pairs_of({"theirs": file}, against, runs / "judged.qrels")
+        assert found == {"MiniWeb": [("BM25 (characters)", "theirs")]}
+
+
+def test_no_two_systems_have_one_label(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "old", tmp_path / "again")
+    twice = [*read_systems([runs / "old"]), *read_systems([tmp_path / "again"])]
+    assert len({*compare(twice, with_bounds=False).labels}) == 2
+    found = compare({"BM25 (characters)": runs / "old"}, against=tmp_path / "again")
+    assert len({*found.labels}) == 2
+    assert "BM25 (characters)" in found.labels
+    (scores,) = read_systems([trec(tmp_path, "a.trec", "q1 Q0 d1 1 1 x\n")], qrels={"q1": {"d1": 1, "d2": 0}})
+    in_memory = replace(scores, tasks={task: replace(run, path=None) for task, run in scores.tasks.items()})
+    with pytest.raises(ListconError, match="two of the systems are called a: give each a name of its own"):
+        compare([in_memory, replace(in_memory)])
+    with pytest.raises(ListconError, match="the runs were made on different revisions of the data"):
+        compare([twice[0], of_other_data(twice[1])])
+
+
+def of_other_data(system: ComparedSystem) -> ComparedSystem:
+    tasks = {task: replace(run, data_revision="other", path=Path("elsewhere")) for task, run in system.tasks.items()}
+    return replace(system, tasks=tasks)
+
+
+def test_judgements_without_anything_to_judge_are_refused(runs: Path) -> None:
+    paths = {name: runs / name for name in ("new", "old")}
+    file = runs / "new.trec"
+    systems = read_systems([file, runs / "old.trec"], runs / "judged.qrels")
+    for given, against in ((paths, None), (read_systems(list(paths.values())), None), (systems, file)):
         with pytest.raises(ListconError, match="qrels are for TREC run files and scores in memory, and none was given"):
-            compare(runs, qrels={"nonsense": {"x": 1}})
+            compare(given, against=against, qrels={"nonsense": {"x": 1}})
     with pytest.raises(ListconError, match="systems to compare: 0"):
         compare([], qrels={"nonsense": {"x": 1}})
-
-
-def test_a_run_file_or_scores_to_test_against_folders(tmp_path: Path) -> None:
-    (old,) = evaluate("bm25", "MiniWeb", output=tmp_path / "old").results
-    (new,) = evaluate("random:1", "MiniWeb", output=tmp_path / "new").results
-    file, judged = Path(shutil.copy(new.file("run.trec"), tmp_path / "their.trec")), new.file("qrels.trec")
-    scores = read_trec_run(file)
-    for runs, against, qrels in (
-        ({"old": old.folder}, file, judged),
-        (read_systems([old.folder]), file, judged),
-        (read_systems([old.folder]), file, None),
-        ({"mine": scores}, old.folder, judged),
-        ({"mine": scores}, old.folder, None),
-    ):
-        (task,) = compare(runs, against=against, qrels=qrels).tasks
-        assert task.task == "MiniWeb"
-        assert len(task.pairs) == len(task.measures)
 
 
 def test_judgements_far_below_zero_are_measured_as_not_relevant(tmp_path: Path) -> None:

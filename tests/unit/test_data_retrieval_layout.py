@@ -125,7 +125,7 @@ def test_a_subset_is_read_where_there_is_one_of_its_name_and_whole(tmp_path: Pat
     if plain_too:
         write_parts(tmp_path / "moon", queries=[{"_id": "q1", "text": "太阳"}, {"_id": "q2", "text": "鸡蛋"}])
     assert local_task(tmp_path / "moon", subset="zh").candidate_lists()[0].query == "月亮"
-    with pytest.raises(ListconError, match=r"moon\[ja\]: only a folder .* has no part of 'ja'"):
+    with pytest.raises(ListconError, match=r"moon\[ja\]: only a folder .* has no part 'ja-queries'"):
         local_task(tmp_path / "moon", subset="ja")
     with pytest.raises(ListconError, match="was given as a copy of T2Reranking, whose subset is default"):
         local_task(tmp_path / "moon", claim="T2Reranking", subset="zh")
@@ -134,15 +134,22 @@ def test_a_subset_is_read_where_there_is_one_of_its_name_and_whole(tmp_path: Pat
         local_task(tmp_path / "moon", subset="zh")
 
 
-def test_subsets_can_share_a_corpus(tmp_path: Path) -> None:
+@pytest.mark.parametrize("own", [{"queries"}, {"queries", "qrels", "top_ranked"}])
+def test_subsets_can_share_a_corpus_and_other_parts(tmp_path: Path, own: set[str]) -> None:
     for part, rows in PARTS.items():
-        write(tmp_path / "moon" / f"{'' if part == 'corpus' else 'zh-'}{part}.jsonl", rows)
+        write(tmp_path / "moon" / f"{'zh-' * (part in own)}{part}.jsonl", rows)
     assert local_task(tmp_path / "moon", subset="zh").candidate_lists()[0].query == "月亮"
-    with pytest.raises(ListconError, match=r"moon\[ja\]: only a folder .* has no part of 'ja'"):
+    with pytest.raises(ListconError, match=r"moon\[ja\]: only a folder .* has no part 'ja-queries' with a corpus"):
         local_task(tmp_path / "moon", subset="ja")
+    (tmp_path / "moon" / "corpus.jsonl").unlink()
+    write(tmp_path / "moon" / "test.jsonl", [{"query": "问", "positive": ["甲"], "negative": ["乙"]}])
+    with pytest.raises(ListconError, match=r"moon\[zh\]: only a folder .* has no part 'zh-queries' with a corpus"):
+        local_task(tmp_path / "moon", subset="zh")
 
 
-@pytest.mark.parametrize("second", ["corpus.parquet", "corpus/test.jsonl", "query.jsonl", "queries/a.jsonl"])
+@pytest.mark.parametrize(
+    "second", ["corpus.parquet", "corpus/test.jsonl", "query.jsonl", "queries/a.jsonl", "queries-default.jsonl"]
+)
 def test_a_part_that_is_there_twice_is_refused(tmp_path: Path, second: str) -> None:
     write(write_parts(tmp_path) / second, PARTS["queries" if second.startswith("quer") else "corpus"])
     assert "keep one of them" in refused(tmp_path)

@@ -105,8 +105,19 @@ def test_results_of_other_tasks_are_not_orphaned(official: Path, tmp_path: Path)
         export_leaderboard([chosen(official).folder], tmp_path, mode="iterative", training_data=[])
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json*")} == before
     export_leaderboard([official], tmp_path, training_data=[])
-    next(tmp_path.rglob("model_meta.json")).with_name("notes.json").write_text("[]")
-    with pytest.raises(ListconError, match="holds results of notes, which are not among these runs"):
+    other = next(tmp_path.rglob("model_meta.json")).with_name("MMarcoReranking.json")
+    own = json.loads(other.read_text())
+    for content, name in (
+        ([], r"MMarcoReranking\.json"),
+        ({"scores": {}}, r"MMarcoReranking\.json"),
+        ({"scores": {**own["scores"], "train": own["scores"]["dev"]}}, r"MMarcoReranking\[default\]\[train\]"),
+    ):
+        other.write_text(json.dumps(content))
+        with pytest.raises(ListconError, match=rf"holds results of {name}, which are not among these runs"):
+            export_leaderboard([official], tmp_path, training_data=[])
+    other.unlink()
+    other.mkdir()
+    with pytest.raises(ListconError, match=r"holds results of MMarcoReranking\.json, which are not among these runs"):
         export_leaderboard([official], tmp_path, training_data=[])
 
 
