@@ -157,6 +157,7 @@ def test_a_worker_that_dies_leaves_the_bytes_of_one_process(
         assert read_json(folder / "provenance.json")["observed"]["workers"] == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_shows_failed_cells_and_skips_finished_ones(checkpoint_folder: Path, tmp_path: Path) -> None:
     plan = tmp_path / "sweep.yaml"
     lines = [

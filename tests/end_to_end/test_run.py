@@ -295,7 +295,9 @@ def test_help_is_quick() -> None:
     assert "Usage" in cold(sys.executable, "-m", "listcon_eval", "--help").stdout
 
 
-@pytest.mark.parametrize("encoding", ["gbk", "latin-1", "cp1252", "ascii"])
+@pytest.mark.parametrize(
+    "encoding", ["gbk", "ascii", *(pytest.param(name, marks=pytest.mark.slow) for name in ("latin-1", "cp1252"))]
+)
 def test_output_that_a_terminal_cannot_show_is_no_error(encoding: str, tmp_path: Path) -> None:
     data = write_few_lists(tmp_path / "列表ä.jsonl")
     environment = {"PYTHONIOENCODING": encoding}

@@ -6,6 +6,7 @@ import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 from command import ROOT, cold
@@ -44,6 +45,7 @@ def bare_site(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_whole_command_on_a_cpu(tmp_path: Path) -> None:
     site = bare_site(tmp_path / "site")
     missing = ("pydantic", "psutil", "tabulate", "sklearn", "ir_measures", "mteb", "pandas", "pytest")
