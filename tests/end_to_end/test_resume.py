@@ -197,7 +197,9 @@ def test_a_failing_query_with_keep_going(tmp_path: Path) -> None:
     assert [row["query_id"] for row in read_jsonl(failed / "run.jsonl")] == ["q0", "q2"]
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_an_interrupt_says_that_the_same_command_resumes(
     sent: signal.Signals, code: int, checkpoint_folder: Path, data: Path, tmp_path: Path
 ) -> None:

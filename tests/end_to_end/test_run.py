@@ -311,7 +311,9 @@ def test_output_that_a_terminal_cannot_show_is_no_error(encoding: str, tmp_path:
     assert [folder.name for folder in run_folders(tmp_path)] == ["列表ä"]
 
 
-@pytest.mark.parametrize(("closed", "other"), [("stdout", "stderr"), ("stderr", "stdout")])
+@pytest.mark.parametrize(
+    ("closed", "other"), [("stdout", "stderr"), pytest.param("stderr", "stdout", marks=pytest.mark.slow)]
+)
 def test_a_reader_that_has_seen_enough_ends_a_command_as_sigpipe_does(closed: str, other: str, tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -323,7 +325,7 @@ def test_a_reader_that_has_seen_enough_ends_a_command_as_sigpipe_does(closed: st
     assert "rror" not in (done.stderr or "") + (done.stdout or "")
 
 
-@pytest.mark.parametrize("stream", ["1", "2"])
+@pytest.mark.parametrize("stream", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_closed_stream_is_no_error(stream: str, tmp_path: Path) -> None:
     command = f"{COMMAND} run -m random --tasks MiniWeb --output {tmp_path} {stream}>&-"
     cold("bash", "-c", command)
