@@ -93,7 +93,10 @@ def compare(
     shared = {name: own for name, own in by_task.items() if len(own) > 1}
     if not shared:
         has = "; ".join(f"{system.label}: {', '.join(system.tasks)}" for system in systems)
-        raise ListconError(f"no two systems have a task in common ({has}): give runs of the same tasks")
+        raise ListconError(
+            f"no two systems have a task in common ({has}): give runs of the same tasks; a TREC run is of the "
+            "task of the folders that are compared with it, when that is one"
+        )
     labels = {letter: system.label for letter, system in lettered.items()}
     tasks = []
     for name, own in shared.items():

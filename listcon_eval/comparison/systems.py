@@ -3,8 +3,8 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -57,18 +57,26 @@ class ComparedSystem:
     tasks: Mapping[str, TaskRun]  # task -> its run
     is_bound: bool = False  # whether it is the random order or the oracle, which are tested only when asked for
 
-    @property
-    def places(self) -> set[Path]:
-        """Where its runs are, the paths resolved; those of scores in memory are nowhere."""
-        return {run.path.resolve() for run in self.tasks.values() if run.path is not None}
-
 
 @dataclass
 class _Found:
-    """A system, and what it can be called, the shortest name first."""
+    """A system, before it is known which of its runs are compared."""
 
-    names: Sequence[str]
-    system: ComparedSystem
+    names: Sequence[str]  # what it can be called, the shortest first
+    # task -> revision of its data -> its run
+    runs: "dict[str, dict[str | None, Result | TaskRun]]" = field(default_factory=dict)
+    scores: "Path | IdTable | None" = None  # what a run is to be read from, when it has none
+    is_bound: bool = False
+
+    @property
+    def keys(self) -> set[Path | int]:
+        """What tells its runs from others': their paths, or the object itself when there is none."""
+        keys: set[Path | int] = {self.scores.resolve()} if isinstance(self.scores, Path) else set()
+        for task, by_revision in self.runs.items():
+            for run in by_revision.values():
+                path = run.path if isinstance(run, TaskRun) else run.folder / task
+                keys.add(id(run) if path is None else path.resolve())
+        return keys
 
 
 Given: TypeAlias = "Path | IdTable | ComparedSystem"
@@ -114,86 +122,85 @@ def compared_systems(
     Raises:
         ListconError: as `read_systems`, a name or `base` stands for several systems, or two have one name.
     """
-    read = _read([*given, *([] if base is None else [(None, base)])], qrels, metrics)
+    loaded: dict[Path, list[Result]] = {}
     found: list[_Found] = []
-    for (name, one), own in zip(given, read, strict=False):
-        if name is not None:
-            found.append(_Found([name], _only(own, f"{name}: {one}")))
-            continue
-        for new in own:
-            if (same := _same_system(found, new)) is None:
-                found.append(new)
-            else:
-                same.system = _with_runs_of(same.system, new.system)
+    for name, one in given:
+        own = _found_in(one, loaded, metrics)
+        if name is None:
+            for new in own:
+                _join(found, new)
+        else:
+            found.append(replace(_only(own, one, name), names=[name]))
     tested = None
     if base is not None:
-        new = _Found(read[-1][0].names, _only(read[-1], str(base)))
-        if (tested := _same_system(found, new)) is None:
-            tested = new
-            found.insert(0, new)
-        else:
-            tested.system = _with_runs_of(tested.system, new.system)
+        tested = _only(_found_in(base, loaded, metrics), base)
+        named = [one.names[0] for (name, _), one in zip(given, found, strict=False) if name and one.keys & tested.keys]
+        if len(named) > 1:
+            raise ListconError(f"{' and '.join(named)} both have runs of the system to test against: give one of them")
+        tested = _join(found, tested, is_first=True)
+    chosen = _chosen_runs(found)
+    _read_scores(found, chosen, qrels)
+    if qrels is not None and found and all(one.scores is None for one in found):
+        raise ListconError("qrels are for TREC run files and scores in memory, and none is to be read: leave them out")
     labels = _labels(found)
     if repeated := [label for label, times in Counter(labels).items() if times > 1]:
         raise ListconError(
             f"two of the systems are called {repeated[0]}: give each a name of its own, compare({{name: run, ...}})"
         )
-    systems = [replace(one.system, label=label) for label, one in zip(labels, found, strict=True)]
-    return systems, None if tested is None else systems[[one is tested for one in found].index(True)]
+    systems = [
+        ComparedSystem(
+            label,
+            {task: run if isinstance(run, TaskRun) else _task_run(run) for task, run in own.items()},
+            one.is_bound,
+        )
+        for label, one, own in zip(labels, found, chosen, strict=True)
+    ]
+    return systems, next((own for own, one in zip(systems, found, strict=True) if one is tested), None)
 
 
-def _read(
-    entries: Sequence[tuple[str | None, Given]], qrels: "Path | IdTable | None", metrics: Sequence[str]
-) -> list[list[_Found]]:
-    """The systems of each entry: several of a folder, one of anything else."""
-    folders = {one.resolve(): one for _, one in entries if isinstance(one, Path) and not one.is_file()}
-    in_folders = _systems_in({place: load_results(folder, metrics) for place, folder in folders.items()})
-    results = [result for own in in_folders.values() for system in own for result in system.values()]
-    read_before = [one for _, one in entries if isinstance(one, ComparedSystem)]
-    others = [run.result for system in read_before for run in system.tasks.values() if run.result is not None]
-    if not results and len({result.task for result in others}) == 1:
-        results = others  # scores are of the task of the runs beside them; of several tasks it could be any
-    files = {place: system for system in read_before for place in system.places}
-    found = []
-    is_scored = False
-    for name, one in entries:
-        if isinstance(one, ComparedSystem):
-            names = [one.label, *(f"{one.label} ({place})" for place in sorted(one.places)[:1])]
-            found.append([_Found(names, one)])
-        elif isinstance(one, Path) and not one.is_file():
-            systems = in_folders[one.resolve()]
-            found.append([_Found(_names(next(iter(runs.values())), one), _compared(runs)) for runs in systems])
-        elif isinstance(one, Path) and one.resolve() in files:
-            found.append([_Found([one.stem, f"{one.stem} ({one})"], files[one.resolve()])])
-        else:
-            run, is_scored = _scored_run(name or str(one), one, qrels, results), True
-            system = ComparedSystem(name or str(one), {run.task: run})
-            names = [one.stem, f"{one.stem} ({one})"] if isinstance(one, Path) else [system.label]
-            files |= dict.fromkeys(system.places, system)
-            found.append([_Found(names, system)])
-    if qrels is not None and entries and not is_scored:
-        raise ListconError("qrels are for TREC run files and scores in memory, and none was given: leave them out")
-    return found
+def _found_in(one: Given, loaded: dict[Path, list[Result]], metrics: Sequence[str]) -> list[_Found]:
+    """The systems of what was given: several of a folder, whose results are `loaded` once, one of anything else."""
+    if isinstance(one, ComparedSystem):
+        paths = [run.path for run in one.tasks.values() if run.path is not None]
+        names = [one.label, *(f"{one.label} ({path})" for path in paths[:1])]
+        return [_Found(names, {task: {run.data_revision: run} for task, run in one.tasks.items()}, None, one.is_bound)]
+    if not isinstance(one, Path):
+        return [_Found([], scores=one)]
+    if one.is_file():
+        return [_Found([one.stem, f"{one.stem} ({one})"], scores=one)]
+    if (place := one.resolve()) not in loaded:
+        loaded[place] = load_results(one, metrics)
+    systems: dict[tuple[object, ...], _Found] = {}
+    for result in loaded[place]:
+        is_bound = result.kind in ("random", "oracle")
+        new = _Found(_names(result, one), {}, None, is_bound)
+        system = systems.setdefault((*result.system_key, result.folder.parent), new)
+        system.runs.setdefault(result.task, {})[result.data_revision] = result
+    return list(systems.values())
 
 
-def _only(found: Sequence[_Found], given: str) -> ComparedSystem:
+def _join(found: list[_Found], new: _Found, *, is_first: bool = False) -> _Found:
+    """Add a system, at the end or as the first; it is one with all that have a run in common with it."""
+    same = [one for one in found if one.keys & new.keys]
+    if not same:
+        found.insert(0 if is_first else len(found), new)
+        return new
+    first, *others = same
+    for other in (*others, new):
+        for task, by_revision in other.runs.items():
+            first.runs[task] = {**by_revision, **first.runs.get(task, {})}
+        if other.runs:
+            first.scores = None  # the file was read before
+    found[:] = [one for one in found if all(one is not other for other in others)]
+    return first
+
+
+def _only(found: Sequence[_Found], given: Given, name: str | None = None) -> _Found:
     if len(found) > 1:
         names = "; ".join(_labels(found))
-        raise ListconError(f"{given} holds {len(found)} systems ({names}): give the folder of one of them")
-    return found[0].system
-
-
-def _same_system(found: Sequence[_Found], new: _Found) -> _Found | None:
-    """The first that has a run in common with a new one, or is that one."""
-    return next(
-        (one for one in found if one.system is new.system or not one.system.places.isdisjoint(new.system.places)),
-        None,
-    )
-
-
-def _with_runs_of(system: ComparedSystem, other: ComparedSystem) -> ComparedSystem:
-    """A system with the other's runs of tasks that it has none of."""
-    return system if system is other else replace(system, tasks={**other.tasks, **system.tasks})
+        label = f"{name}: {given}" if name else str(given)
+        raise ListconError(f"{label} holds {len(found)} systems ({names}): give the folder of one of them")
+    return found[0]
 
 
 def _labels(found: Sequence[_Found]) -> list[str]:
@@ -202,35 +209,30 @@ def _labels(found: Sequence[_Found]) -> list[str]:
     return [next((name for name in one.names if uses[name] == 1), one.names[-1]) for one in found]
 
 
-def _systems_in(folders: Mapping[Path, Sequence[Result]]) -> dict[Path, list[dict[str, Result]]]:
-    """The systems whose runs are in folders, each as task -> its run.
+def _chosen_runs(found: Sequence[_Found]) -> "list[dict[str, Result | TaskRun]]":
+    """Each system's run of each task.
 
     A task's runs are on one revision of its data: the one that was run last of those that all systems have which ran
     the task. Where there is none, each system has the one that it was run on last.
     """
-    found: dict[Path, list[dict[str, dict[str, Result]]]] = {}  # folder -> its systems: task -> revision -> run
-    for folder, results in folders.items():
-        groups: dict[tuple[object, ...], dict[str, dict[str, Result]]] = {}
-        for result in results:
-            tasks = groups.setdefault((*result.system_key, result.folder.parent), {})
-            tasks.setdefault(result.task, {})[result.data_revision] = result
-        found[folder] = list(groups.values())
-    systems = [system for own in found.values() for system in own]
-    chosen = {
-        task: _common_revision(task, [own[task] for own in systems if task in own]) for own in systems for task in own
-    }
-    return {
-        folder: [
-            {task: runs.get(chosen[task]) or max(runs.values(), key=_finished) for task, runs in system.items()}
-            for system in own
-        ]
-        for folder, own in found.items()
-    }
+    runs_of: dict[str, list[Mapping[str | None, Result]]] = {}
+    for one in found:
+        for task, by_revision in one.runs.items():
+            results = {revision: own for revision, run in by_revision.items() if (own := _result(run)) is not None}
+            runs_of.setdefault(task, []).extend([results] if results else [])
+    chosen = {task: _common_revision(task, runs) for task, runs in runs_of.items()}
+    return [
+        {
+            task: by_revision[chosen[task]] if chosen[task] in by_revision else max(by_revision.values(), key=_finished)
+            for task, by_revision in one.runs.items()
+        }
+        for one in found
+    ]
 
 
-def _common_revision(task: str, runs: Sequence[Mapping[str, Result]]) -> str:
+def _common_revision(task: str, runs: "Sequence[Mapping[str | None, Result]]") -> str:
     """The revision that was run last of those that all systems have, whose runs are given by revision; "" for none."""
-    shared = set.intersection(*map(set, runs))
+    shared = set.intersection(*map(set, runs)) if runs else set()
     latest = max((own[revision] for own in runs for revision in shared), key=_finished, default=None)
     if latest is None:
         return ""
@@ -245,26 +247,40 @@ def _common_revision(task: str, runs: Sequence[Mapping[str, Result]]) -> str:
     return latest.data_revision
 
 
-def _finished(result: Result) -> datetime:
-    return result.finished
+def _result(run: Result | TaskRun) -> Result | None:
+    return run.result if isinstance(run, TaskRun) else run
 
 
-def _compared(runs: Mapping[str, Result]) -> ComparedSystem:
-    """A system with its run of each task."""
-    read = {
-        task: TaskRun(
-            task=task,
-            data_revision=run.data_revision,
-            signature=run.signature,
-            values=read_per_query(run),
-            load_rankings=partial(read_rankings, run),
-            result=run,
-            path=run.folder / task,
-        )
-        for task, run in runs.items()
-    }
-    first = next(iter(runs.values()))
-    return ComparedSystem(first.system, read, any(run.kind in ("random", "oracle") for run in runs.values()))
+def _finished(run: Result | TaskRun) -> datetime:
+    result = _result(run)
+    return datetime.min.replace(tzinfo=UTC) if result is None else result.finished
+
+
+def _task_run(result: Result) -> TaskRun:
+    return TaskRun(
+        task=result.task,
+        data_revision=result.data_revision,
+        signature=result.signature,
+        values=read_per_query(result),
+        load_rankings=partial(read_rankings, result),
+        result=result,
+        path=result.folder / result.task,
+    )
+
+
+def _read_scores(
+    found: Sequence[_Found], chosen: "Sequence[dict[str, Result | TaskRun]]", qrels: "Path | IdTable | None"
+) -> None:
+    """Read the runs that are still to be read into `chosen`: they are of the task of the runs beside them."""
+    runs = [run for own in chosen for run in own.values()]
+    results = [run for run in runs if isinstance(run, Result)]
+    before = [own for run in runs if isinstance(run, TaskRun) and (own := run.result) is not None]
+    if not results and len({result.task for result in before}) == 1:
+        results = before  # of several tasks it could be any
+    for one, tasks in zip(found, chosen, strict=True):
+        if one.scores is not None:
+            scored = _scored_run(one.names[0] if len(one.names) == 1 else str(one.scores), one.scores, qrels, results)
+            tasks[scored.task] = scored
 
 
 def find_system(systems: Sequence[ComparedSystem], name: str) -> ComparedSystem:

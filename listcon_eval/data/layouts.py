@@ -64,13 +64,18 @@ def is_retrieval_folder(path: Path, split: str, subset: str = _DEFAULT) -> bool:
 
 
 def has_subset(folder: Path, subset: str) -> bool:
-    """Whether a folder has a part of a subset's name, such as `zh-queries` or `queries-zh`, and a corpus for it."""
-    corpus = [*_names_of_subset(subset, "corpus"), *_PART_NAMES["corpus"]]
-    return _has_part(folder, corpus) and any(_has_part(folder, _names_of_subset(subset, part)) for part in _PART_NAMES)
+    """Whether a folder has a corpus of a subset's name (`zh-corpus`, `corpus-zh`), or its queries and a corpus."""
+    if _has_part(folder, _names_of_subset(subset, "corpus")):
+        return True
+    return _has_part(folder, _names_of_subset(subset, "queries")) and _has_part(folder, _PART_NAMES["corpus"])
 
 
 def _has_part(folder: Path, names: Iterable[str]) -> bool:
-    own = {path.name if path.is_dir() else stem_of(path) for path in folder.iterdir()}
+    own = {
+        path.name if path.is_dir() else stem_of(path)
+        for path in folder.iterdir()
+        if path.is_file() or _data_files(path)
+    }
     return not own.union(_configs(folder)).isdisjoint(names)
 
 
@@ -285,22 +290,21 @@ def _by_id(rows: Iterable[Row], kind: str) -> Iterator[tuple[str, Row]]:
 
 
 def _part_files(folder: Path, split: str, subset: str, part: str) -> list[Path]:
-    """The files of a part of a subset: `zh-queries` or `queries-zh`.
-
-    Subsets without a corpus of their own can share parts: what has no subset's name is read where it has none.
+    """The files of a part of a subset: `zh-queries` or `queries-zh`; a corpus can be that of several subsets.
 
     Raises:
         ListconError: README.md does not fit the folder, or the part is there twice, or not whole.
     """
-    names, shared = _names_of_subset(subset, part), [*_PART_NAMES[part]]
-    if subset == _DEFAULT:
-        names += shared
-    elif not _has_part(folder, [*names, *_names_of_subset(subset, "corpus")]):
-        names = shared
+    own, plain = _names_of_subset(subset, part), _PART_NAMES[part]
+    is_own = has_subset(folder, subset) and (part != "corpus" or _has_part(folder, own))
+    names = [*own, *plain] if subset == _DEFAULT else own if is_own else plain
     configs = _configs(folder)
-    for name in names:
-        if name in configs:
-            return _configured_files(folder, name, configs[name], split)
+    if len(configured := [name for name in names if name in configs]) > 1:
+        raise ListconError(
+            f"{folder}: {' and '.join(configured)} in README.md are each a part {part!r}; keep one of them."
+        )
+    if configured:
+        return _configured_files(folder, configured[0], configs[configured[0]], split)
     files = [path for path in _data_files(folder) if stem_of(path) in names]
     folders = [path for path in folder.iterdir() if path.name in names and path.is_dir() and _data_files(path)]
     if len(found := sorted(files + folders)) > 1:

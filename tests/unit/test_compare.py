@@ -16,7 +16,7 @@ from listcon_eval.comparison import ComparedSystem, TaskRun, compare, find_syste
 from listcon_eval.comparison.render import Comparison, as_json, split_signatures
 from listcon_eval.comparison.statistics import count_wins, holm, mean_intervals, randomisation_test, resamples_for
 from listcon_eval.comparison.systems import ranks_of_relevant
-from listcon_eval.data import mini_task
+from listcon_eval.data import mini_task, task_of_rows
 from listcon_eval.data.trec import read_qrels, read_trec_run
 from listcon_eval.errors import ListconError
 from listcon_eval.evaluation import evaluate
@@ -525,6 +525,32 @@ def test_a_run_file_inside_the_folder_to_test_against_is_another_system(runs: Pa
         assert found == {"MiniWeb": [("BM25 (characters)", "theirs")]}
 
 
+def test_parts_of_a_system_before_the_folder_that_holds_them_are_that_system(runs: Path) -> None:
+    old, new = runs / "old", runs / "new"
+    parts = [one_task(old), next(path for path in old.rglob("*MiniSearch__*") if path.is_dir())]
+    expected = {task: [("BM25 (characters)", "random order")] for task in ("MiniWeb", "MiniSearch")}
+    assert pairs_of([*parts, new], old, with_bounds=True) == expected
+    for given in ([*parts, old, new], [*read_systems(parts[:1]), *read_systems(parts[1:]), old, new]):
+        for against in (old, "BM25"):
+            assert pairs_of(given, against, with_bounds=True) == expected
+    with pytest.raises(ListconError, match="web and search both have runs of the system to test against"):
+        compare({"web": parts[0], "search": parts[1], "new": new}, against=old)
+
+
+def test_what_was_read_before_has_a_part_in_the_choice_of_a_revision(tmp_path: Path) -> None:
+    for revision, models in (("A", ("bm25", "random")), ("B", ("bm25",))):
+        task = task_of_rows([{"query": "问", "positive": [revision], "negative": ["乙"]}], "mine")
+        for model in models:
+            evaluate(model, [task], output=tmp_path / model)
+    old, new = tmp_path / "bm25", tmp_path / "random"
+    systems = read_systems([old, new])
+    for given, against in ((systems, old), ([old], systems[1]), ([systems[1], old], None), ({"o": old, "n": new}, old)):
+        assert sum(map(len, pairs_of(given, against, with_bounds=True).values())) == 1
+    older = systems[0].tasks["mine"].path
+    assert older is not None
+    assert sum(map(len, pairs_of([old, older.parent, new], None, with_bounds=True).values())) == 1
+
+
 def test_no_two_systems_have_one_label(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "old", tmp_path / "again")
     twice = [*read_systems([runs / "old"]), *read_systems([tmp_path / "again"])]
@@ -534,8 +560,9 @@ def test_no_two_systems_have_one_label(runs: Path, tmp_path: Path) -> None:
     assert "BM25 (characters)" in found.labels
     (scores,) = read_systems([trec(tmp_path, "a.trec", "q1 Q0 d1 1 1 x\n")], qrels={"q1": {"d1": 1, "d2": 0}})
     in_memory = replace(scores, tasks={task: replace(run, path=None) for task, run in scores.tasks.items()})
+    other = replace(in_memory, tasks={task: replace(run) for task, run in in_memory.tasks.items()})
     with pytest.raises(ListconError, match="two of the systems are called a: give each a name of its own"):
-        compare([in_memory, replace(in_memory)])
+        compare([in_memory, other])
     with pytest.raises(ListconError, match="the runs were made on different revisions of the data"):
         compare([twice[0], of_other_data(twice[1])])
 
@@ -550,7 +577,9 @@ def test_judgements_without_anything_to_judge_are_refused(runs: Path) -> None:
     file = runs / "new.trec"
     systems = read_systems([file, runs / "old.trec"], runs / "judged.qrels")
     for given, against in ((paths, None), (read_systems(list(paths.values())), None), (systems, file)):
-        with pytest.raises(ListconError, match="qrels are for TREC run files and scores in memory, and none was given"):
+        with pytest.raises(
+            ListconError, match="qrels are for TREC run files and scores in memory, and none is to be read"
+        ):
             compare(given, against=against, qrels={"nonsense": {"x": 1}})
     with pytest.raises(ListconError, match="systems to compare: 0"):
         compare([], qrels={"nonsense": {"x": 1}})

@@ -134,17 +134,30 @@ def test_a_subset_is_read_where_there_is_one_of_its_name_and_whole(tmp_path: Pat
         local_task(tmp_path / "moon", subset="zh")
 
 
-@pytest.mark.parametrize("own", [{"queries"}, {"queries", "qrels", "top_ranked"}])
-def test_subsets_can_share_a_corpus_and_other_parts(tmp_path: Path, own: set[str]) -> None:
+def test_subsets_can_share_a_corpus_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "moon"
     for part, rows in PARTS.items():
-        write(tmp_path / "moon" / f"{'zh-' * (part in own)}{part}.jsonl", rows)
-    assert local_task(tmp_path / "moon", subset="zh").candidate_lists()[0].query == "月亮"
+        write(folder / f"{'' if part == 'corpus' else 'zh-'}{part}.jsonl", rows)
+    assert local_task(folder, subset="zh").candidate_lists()[0].query == "月亮"
     with pytest.raises(ListconError, match=r"moon\[ja\]: only a folder .* has no part 'ja-queries' with a corpus"):
-        local_task(tmp_path / "moon", subset="ja")
-    (tmp_path / "moon" / "corpus.jsonl").unlink()
-    write(tmp_path / "moon" / "test.jsonl", [{"query": "问", "positive": ["甲"], "negative": ["乙"]}])
+        local_task(folder, subset="ja")
+    (folder / "zh-qrels.jsonl").rename(folder / "qrels.jsonl")
+    with pytest.raises(ListconError, match="no part 'zh-qrels'"):
+        local_task(folder, subset="zh")
+    (folder / "corpus.jsonl").unlink()
+    (folder / "corpus").mkdir()
+    write(folder / "test.jsonl", [{"query": "问", "positive": ["甲"], "negative": ["乙"]}])
     with pytest.raises(ListconError, match=r"moon\[zh\]: only a folder .* has no part 'zh-queries' with a corpus"):
-        local_task(tmp_path / "moon", subset="zh")
+        local_task(folder, subset="zh")
+
+
+def test_a_part_that_is_configured_twice_is_refused(tmp_path: Path) -> None:
+    write_parts(tmp_path)
+    names = ("queries", "queries-default")
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n" + "".join(f"- config_name: {name}\n  data_files: queries.jsonl\n" for name in names) + "---\n"
+    )
+    assert "queries-default and queries in README.md are each a part 'queries'; keep one" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
