@@ -47,9 +47,8 @@ def test_it_is_small_and_its_card_names_its_weights(mini: ListConRanker) -> None
     assert f"sha256-{mini.checkpoint.weights_sha256[:40]}" in CARD.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "name", ["MiniSearch", *(pytest.param(name, marks=pytest.mark.slow) for name in mini_names("mini")[:3])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", mini_names("mini"))
 def test_it_is_far_above_a_random_order(mini: ListConRanker, name: str) -> None:
     task = mini_task(name)
     assert min(means_of_ap(mini, task).values()) > random_ap(task) + 0.25

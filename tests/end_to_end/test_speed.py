@@ -20,6 +20,7 @@ def speed(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return cold(sys.executable, "-c", START, "speed", *arguments)
 
 
+@pytest.mark.slow
 def test_a_random_model_on_synthetic_lists(tmp_path: Path) -> None:
     files = ("--json", tmp_path / "speed.json", "--profile", tmp_path / "trace.json", "--output", tmp_path / "speed.md")
     done = speed(
