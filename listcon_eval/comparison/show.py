@@ -18,7 +18,7 @@ from listcon_eval.data.tasks import hash_of_documents
 from listcon_eval.errors import ListconError, count_of
 from listcon_eval.ordering import ranked_places
 from listcon_eval.records import POINTWISE
-from listcon_eval.results import Result, Signature, read_per_query, read_provenance, read_rankings
+from listcon_eval.results import RankedQuery, Result, Signature, read_per_query, read_provenance, read_rankings
 from listcon_eval.results.records import DataRecord
 from listcon_eval.tables import Style, code, escaped, percent, shortened, table
 
@@ -64,7 +64,7 @@ def show_query(result: Result, query_id: str, *, data: Path | None = None, top: 
             f"{result.folder} has no query {query_id!r}; it has {len(rankings)}, such as {', '.join(map(repr, near))}"
         )
     entry = rankings[query_id]
-    found, missing = read_texts(result, {query_id}, data)
+    found, missing = read_texts(result, rankings, {query_id}, data)
     texts = found.get(query_id, {})
     order = ranked_places(entry.final_scores, entry.doc_ids, "cmteb")
     unranked = [place for place, score in enumerate(entry.scores) if score is None]
@@ -93,14 +93,14 @@ def show_query(result: Result, query_id: str, *, data: Path | None = None, top: 
 
 
 def read_texts(
-    result: Result, query_ids: Collection[str], data: Path | None = None
+    result: Result, rankings: Mapping[str, RankedQuery], query_ids: Collection[str], data: Path | None = None
 ) -> tuple[dict[str, dict[str, str]], str | None]:
-    """The candidates' texts of some of a run's queries, or why they cannot be had.
+    """The candidates' texts of some of a run's queries, or why they cannot be had; `rankings` are the run's.
 
     Returns:
         Query id -> document id -> text, and None; or nothing, and the reason. `data` that is not the run's is an error.
     """
-    source, rankings = read_provenance(result).data, read_rankings(result)
+    source = read_provenance(result).data
     try:
         task = _task(source) if data is None else _local(source, str(data))
         documents = task.documents()

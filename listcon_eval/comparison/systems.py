@@ -67,16 +67,14 @@ class _Found:
     runs: "dict[str, dict[str | None, Result | TaskRun]]" = field(default_factory=dict)
     scores: "Path | IdTable | None" = None  # what a run is to be read from, when it has none
     is_bound: bool = False
+    # what tells its runs from others': their paths, resolved, or the object itself when there is none
+    keys: set[Path | int] = field(default_factory=set)
 
-    @property
-    def keys(self) -> set[Path | int]:
-        """What tells its runs from others': their paths, or the object itself when there is none."""
-        keys: set[Path | int] = {self.scores.resolve()} if isinstance(self.scores, Path) else set()
-        for task, by_revision in self.runs.items():
-            for run in by_revision.values():
-                path = run.path if isinstance(run, TaskRun) else run.folder / task
-                keys.add(id(run) if path is None else path.resolve())
-        return keys
+    def add(self, run: "Result | TaskRun") -> None:
+        """Take a run in."""
+        self.runs.setdefault(run.task, {})[run.data_revision] = run
+        path = run.path if isinstance(run, TaskRun) else run.folder / run.task
+        self.keys.add(id(run) if path is None else path.resolve())
 
 
 Given: TypeAlias = "Path | IdTable | ComparedSystem"
@@ -163,19 +161,20 @@ def _found_in(one: Given, loaded: dict[Path, list[Result]], metrics: Sequence[st
     if isinstance(one, ComparedSystem):
         paths = [run.path for run in one.tasks.values() if run.path is not None]
         names = [one.label, *(f"{one.label} ({path})" for path in paths[:1])]
-        return [_Found(names, {task: {run.data_revision: run} for task, run in one.tasks.items()}, None, one.is_bound)]
+        read_before = _Found(names, is_bound=one.is_bound)
+        for run in one.tasks.values():
+            read_before.add(run)
+        return [read_before]
     if not isinstance(one, Path):
         return [_Found([], scores=one)]
     if one.is_file():
-        return [_Found([one.stem, f"{one.stem} ({one})"], scores=one)]
+        return [_Found([one.stem, f"{one.stem} ({one})"], scores=one, keys={one.resolve()})]
     if (place := one.resolve()) not in loaded:
         loaded[place] = load_results(one, metrics)
     systems: dict[tuple[object, ...], _Found] = {}
     for result in loaded[place]:
-        is_bound = result.kind in ("random", "oracle")
-        new = _Found(_names(result, one), {}, None, is_bound)
-        system = systems.setdefault((*result.system_key, result.folder.parent), new)
-        system.runs.setdefault(result.task, {})[result.data_revision] = result
+        new = _Found(_names(result, one), is_bound=result.kind in ("random", "oracle"))
+        systems.setdefault((*result.system_key, result.folder.parent), new).add(result)
     return list(systems.values())
 
 
@@ -189,6 +188,7 @@ def _join(found: list[_Found], new: _Found, *, is_first: bool = False) -> _Found
     for other in (*others, new):
         for task, by_revision in other.runs.items():
             first.runs[task] = {**by_revision, **first.runs.get(task, {})}
+        first.keys |= other.keys
         if other.runs:
             first.scores = None  # the file was read before
     found[:] = [one for one in found if all(one is not other for other in others)]
@@ -219,11 +219,12 @@ def _chosen_runs(found: Sequence[_Found]) -> "list[dict[str, Result | TaskRun]]"
     for one in found:
         for task, by_revision in one.runs.items():
             results = {revision: own for revision, run in by_revision.items() if (own := _result(run)) is not None}
-            runs_of.setdefault(task, []).extend([results] if results else [])
+            if results:
+                runs_of.setdefault(task, []).append(results)
     chosen = {task: _common_revision(task, runs) for task, runs in runs_of.items()}
     return [
         {
-            task: by_revision[chosen[task]] if chosen[task] in by_revision else max(by_revision.values(), key=_finished)
+            task: by_revision.get(chosen.get(task, "")) or max(by_revision.values(), key=_finished)
             for task, by_revision in one.runs.items()
         }
         for one in found
@@ -232,7 +233,7 @@ def _chosen_runs(found: Sequence[_Found]) -> "list[dict[str, Result | TaskRun]]"
 
 def _common_revision(task: str, runs: "Sequence[Mapping[str | None, Result]]") -> str:
     """The revision that was run last of those that all systems have, whose runs are given by revision; "" for none."""
-    shared = set.intersection(*map(set, runs)) if runs else set()
+    shared = set.intersection(*map(set, runs))
     latest = max((own[revision] for own in runs for revision in shared), key=_finished, default=None)
     if latest is None:
         return ""

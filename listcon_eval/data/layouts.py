@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 
-_DEFAULT = "default"  # mteb's name of the only subset
+DEFAULT_SUBSET = "default"  # mteb's name of the only one
 _ORIGINAL_COLUMNS = ("query", "positive", "negative")
 # The names each part goes by; mteb calls the judgements' configuration "default" or "qrels".
 _PART_NAMES = {
@@ -45,43 +45,57 @@ Query = str | list[Any]
 """A query's text, or the turns of a conversation: texts, or objects with `role` and `content`."""
 
 
-def read_data(path: Path, split: str, subset: str = _DEFAULT, *, needs_candidates: bool = True) -> RetrievalSplitData:
+def read_data(
+    path: Path, split: str, subset: str = DEFAULT_SUBSET, *, needs_candidates: bool = True
+) -> RetrievalSplitData:
     """Read a file or folder in either layout; one in mteb's may have no candidates unless they are needed.
 
     Raises:
         ListconError: naming file and line, what was seen and what is expected there.
     """
     if is_retrieval_folder(path, split, subset):
-        parts = {part: _part_files(path, split, subset, part) for part in _PART_NAMES}
-        prefix = f"{subset}-" if subset != _DEFAULT and has_subset(path, subset) else ""
+        names = _names_of_parts(path, subset)
+        parts = {part: _part_files(path, split, part, names[part]) for part in _PART_NAMES}
+        prefix = "" if "queries" in names["queries"] else f"{subset}-"
         return _read_retrieval(path, parts, prefix, needs_candidates)
     return data_of_lists(original_lists(original_rows(path, split), split))
 
 
-def is_retrieval_folder(path: Path, split: str, subset: str = _DEFAULT) -> bool:
+def is_retrieval_folder(path: Path, split: str, subset: str = DEFAULT_SUBSET) -> bool:
     """Whether a path is a folder in mteb's layout."""
-    return path.is_dir() and bool(_part_files(path, split, subset, "corpus"))
+    return path.is_dir() and bool(_part_files(path, split, "corpus", _names_of_parts(path, subset)["corpus"]))
 
 
 def has_subset(folder: Path, subset: str) -> bool:
     """Whether a folder has a corpus of a subset's name (`zh-corpus`, `corpus-zh`), or its queries and a corpus."""
-    if _has_part(folder, _names_of_subset(subset, "corpus")):
-        return True
-    return _has_part(folder, _names_of_subset(subset, "queries")) and _has_part(folder, _PART_NAMES["corpus"])
+    there = _names_there(folder)
+    return not there.isdisjoint(_names_of_subset(subset, "corpus")) or not (
+        there.isdisjoint(_names_of_subset(subset, "queries")) or there.isdisjoint(_PART_NAMES["corpus"])
+    )
 
 
-def _has_part(folder: Path, names: Iterable[str]) -> bool:
-    own = {
-        path.name if path.is_dir() else stem_of(path)
-        for path in folder.iterdir()
-        if path.is_file() or _data_files(path)
+def _names_there(folder: Path) -> set[str]:
+    """What the files, the folders with data, and the configurations of a folder are called."""
+    return {
+        *(stem_of(path) for path in _data_files(folder)),
+        *(path.name for path in folder.iterdir() if path.is_dir() and _data_files(path)),
+        *_configs(folder),
     }
-    return not own.union(_configs(folder)).isdisjoint(names)
 
 
 def _names_of_subset(subset: str, part: str) -> list[str]:
     names = _PART_NAMES[part]
     return [f"{subset}-{name}" for name in names] + [f"{name}-{subset}" for name in names]
+
+
+def _names_of_parts(folder: Path, subset: str) -> Mapping[str, Sequence[str]]:
+    """The names that each part of a subset can have; a corpus can be that of several subsets."""
+    own = {part: _names_of_subset(subset, part) for part in _PART_NAMES}
+    if subset == DEFAULT_SUBSET:
+        return {part: [*names, *_PART_NAMES[part]] for part, names in own.items()}
+    if not has_subset(folder, subset):
+        return _PART_NAMES
+    return own if not _names_there(folder).isdisjoint(own["corpus"]) else {**own, "corpus": _PART_NAMES["corpus"]}
 
 
 def original_rows(path: Path, split: str) -> Iterator[Row]:
@@ -289,15 +303,12 @@ def _by_id(rows: Iterable[Row], kind: str) -> Iterator[tuple[str, Row]]:
         yield identifier, row
 
 
-def _part_files(folder: Path, split: str, subset: str, part: str) -> list[Path]:
-    """The files of a part of a subset: `zh-queries` or `queries-zh`; a corpus can be that of several subsets.
+def _part_files(folder: Path, split: str, part: str, names: Sequence[str]) -> list[Path]:
+    """The files of a part, by the names that it can have.
 
     Raises:
         ListconError: README.md does not fit the folder, or the part is there twice, or not whole.
     """
-    own, plain = _names_of_subset(subset, part), _PART_NAMES[part]
-    is_own = has_subset(folder, subset) and (part != "corpus" or _has_part(folder, own))
-    names = [*own, *plain] if subset == _DEFAULT else own if is_own else plain
     configs = _configs(folder)
     if len(configured := [name for name in names if name in configs]) > 1:
         raise ListconError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from listcon_eval import mteb_compat
 from listcon_eval.data.layouts import (
+    DEFAULT_SUBSET,
     content_hash,
     data_of_lists,
     has_subset,
@@ -25,7 +26,6 @@ from listcon_eval.data.layouts import (
 from listcon_eval.data.mteb_tasks import card_task, official_task, split_names, tasks_named
 from listcon_eval.data.rows import Row, stem_of
 from listcon_eval.data.tasks import (
-    DEFAULT_SUBSET,
     LOCAL_SPLIT,
     MINI,
     Task,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from listcon_eval import mteb_compat
-from listcon_eval.data.layouts import content_hash, read_data
+from listcon_eval.data.layouts import DEFAULT_SUBSET, content_hash, read_data
 from listcon_eval.errors import ListconError, first_line
 from listcon_eval.files import sha256_of_texts
 from listcon_eval.records import CandidateList
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Source = Literal["hub", "local", "local copy of official data", "packaged", "first stage"]
-LOCAL_SPLIT, DEFAULT_SUBSET = "test", "default"
+LOCAL_SPLIT = "test"
 # Of the 255 bytes that a file system gives a name, a run's folder needs some 100 for settings, key and `variant`.
 _LONGEST_NAME = 150
 MINI: tuple[str, ...] = ("MiniMedicalA", "MiniMedicalB", "MiniWeb", "MiniSearch")

@@ -124,7 +124,7 @@ class TaskResults:
         reason = "TREC run files hold only ids, and no run of this package was given with them"
         for system in self.systems:
             if system.run.result is not None:
-                found, missing = read_texts(system.run.result, {*query_ids}, self.data)
+                found, missing = read_texts(system.run.result, system.rankings, {*query_ids}, self.data)
                 if missing is None:
                     return found, None
                 reason = missing

@@ -465,8 +465,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def one_task(folder: Path) -> Path:
-    (found,) = (run for run in folder.rglob("*MiniWeb__*") if run.is_dir())
+def one_task(folder: Path, task: str = "MiniWeb") -> Path:
+    (found,) = (run for run in folder.rglob(f"*{task}__*") if run.is_dir())
     return found
 
 
@@ -527,7 +527,7 @@ def test_a_run_file_inside_the_folder_to_test_against_is_another_system(runs: Pa
 
 def test_parts_of_a_system_before_the_folder_that_holds_them_are_that_system(runs: Path) -> None:
     old, new = runs / "old", runs / "new"
-    parts = [one_task(old), next(path for path in old.rglob("*MiniSearch__*") if path.is_dir())]
+    parts = [one_task(old), one_task(old, "MiniSearch")]
     expected = {task: [("BM25 (characters)", "random order")] for task in ("MiniWeb", "MiniSearch")}
     assert pairs_of([*parts, new], old, with_bounds=True) == expected
     for given in ([*parts, old, new], [*read_systems(parts[:1]), *read_systems(parts[1:]), old, new]):
